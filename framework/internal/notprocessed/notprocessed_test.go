@@ -1,0 +1,37 @@
+package notprocessed_test
+
+import (
+	"errors"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/newsvc/newsvc/framework/internal/notprocessed"
+)
+
+func TestOnlyTheMarkIsTheMark(t *testing.T) {
+	t.Parallel()
+	foreign, err := status.New(codes.Unavailable, "x").WithDetails(&errdetails.ErrorInfo{Domain: "other", Reason: notprocessed.Reason})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"marked":          {notprocessed.Error("draining"), true},
+		"nil":             {nil, false},
+		"plain":           {errors.New("x"), false},
+		"unmarked status": {status.Error(codes.Unavailable, "x"), false},
+		"foreign domain":  {foreign.Err(), false},
+	} {
+		if got := notprocessed.Is(tc.err); got != tc.want {
+			t.Errorf("%s: Is = %v, want %v", name, got, tc.want)
+		}
+	}
+	if got := status.Convert(notprocessed.Error("draining")).Message(); got != "draining" {
+		t.Errorf("message = %q, want %q", got, "draining")
+	}
+}
