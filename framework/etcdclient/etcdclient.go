@@ -1,0 +1,122 @@
+// Package etcdclient makes the process' one *clientv3.Client with the settings that a long-lived client needs: it
+// reconnects within two seconds however long etcd was away, notices links that died without a word, goes through no
+// proxy, and logs each kind of trouble once a minute at most.
+//
+// It holds no discovery and keeps no state of its own. [New] connects in the background: it neither blocks nor fails
+// because etcd is down. In return a call made with the client waits for etcd as long as its context lets it, so every
+// call needs a deadline; [Config.CallTimeout] is the one to use.
+package etcdclient
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/newsvc/newsvc/framework/certs"
+)
+
+const (
+	// reconnectMax bounds the wait between two attempts to connect. gRPC's own bound is 120 s: longer than any lease,
+	// so that after a long outage every service would vanish once etcd is back.
+	reconnectMax = 2 * time.Second
+	// keepAliveTime is how long a connection may be silent before it is probed; etcd allows no less than 5 s.
+	keepAliveTime = 10 * time.Second
+	// keepAliveTimeout is how long the answer to a probe may take.
+	keepAliveTimeout = 3 * time.Second
+	// unaryRetries is how often the client itself tries a call. Its own default, 100, hides errors for seconds; what
+	// must be retried for ever is retried by those who know why.
+	unaryRetries = 5
+	retryPause   = 50 * time.Millisecond
+	// logWindow is the time in which one message is logged once. During an outage the client repeats each twice a second.
+	logWindow = time.Minute
+	// authPending stands in for the token until the first call fetched one. See withPassword.
+	authPending = "pending"
+)
+
+// New returns a client for the cluster at cfg.Endpoints. It does not wait for etcd and does not fail because etcd is
+// down or refuses the password; it reads the TLS files, which must exist. The caller closes the client, after all that
+// uses it.
+func New(cfg Config, log *zap.Logger) (*clientv3.Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = zap.NewNop()
+	}
+	conf := clientv3.Config{
+		Endpoints:            cfg.Endpoints,
+		DialTimeout:          cfg.CallTimeout, // bounds nothing but the wait for the first renewal of a lease
+		DialKeepAliveTime:    keepAliveTime,
+		DialKeepAliveTimeout: keepAliveTimeout,
+		MaxUnaryRetries:      unaryRetries,
+		BackoffWaitBetween:   retryPause,
+		Logger:               quiet(log),
+		DialOptions: []grpc.DialOption{
+			grpc.WithNoProxy(),
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
+				MinConnectTimeout: 3 * time.Second,
+			}),
+		},
+	}
+	if cfg.TLS.Active() {
+		tlsConf, err := certs.Client(cfg.TLS, "", certs.Hosts(hosts(cfg.Endpoints)...), certs.AllowTLS12(), certs.OnReload(reloaded(log)))
+		if err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
+		}
+		conf.TLS = tlsConf
+	}
+	return withPassword(conf, cfg)
+}
+
+// withPassword makes the client and gives it its user. clientv3.New would fetch the token at once and fail when it
+// can't; with a token given it does not ask, and after the token is taken away again the first call that needs one
+// fetches it.
+func withPassword(conf clientv3.Config, cfg Config) (*clientv3.Client, error) {
+	if cfg.Username != "" {
+		conf.Token = authPending
+	}
+	cli, err := clientv3.New(conf)
+	if err != nil {
+		return nil, fmt.Errorf("etcd client for %s: %w", strings.Join(cfg.Endpoints, ", "), err)
+	}
+	if cfg.Username != "" {
+		cli.Token, cli.Username, cli.Password = "", cfg.Username, cfg.Password
+	}
+	return cli, nil
+}
+
+// quiet lets through warnings and errors, each text once in logWindow.
+func quiet(log *zap.Logger) *zap.Logger {
+	return log.Named("etcd").WithOptions(
+		zap.IncreaseLevel(zapcore.WarnLevel),
+		zap.WrapCore(func(c zapcore.Core) zapcore.Core { return zapcore.NewSamplerWithOptions(c, logWindow, 1, 0) }),
+	)
+}
+
+func reloaded(log *zap.Logger) func(string, error) {
+	return func(what string, err error) {
+		if err != nil {
+			log.Warn("changed TLS files for etcd were refused, the old ones stay in use", zap.String("files", what), zap.Error(err))
+			return
+		}
+		log.Info("TLS files for etcd were read anew", zap.String("files", what))
+	}
+}
+
+func hosts(endpoints []string) []string {
+	out := make([]string, 0, len(endpoints))
+	for _, ep := range endpoints {
+		if host, _, err := net.SplitHostPort(withoutScheme(ep)); err == nil {
+			out = append(out, host)
+		}
+	}
+	return out
+}
