@@ -1,0 +1,25 @@
+package names
+
+import (
+	"go/token"
+	"go/types"
+	"slices"
+
+	"github.com/newsvc/newsvc/framework/discovery"
+)
+
+// taken reports whether a Go package below internal/ cannot have this name, or would be hidden by something in the
+// files of a new project that use it.
+func taken(pkg string) bool {
+	return token.IsKeyword(pkg) ||
+		types.Universe.Lookup(pkg) != nil ||
+		pkg == "main" || pkg == "init" || // neither can be imported under its own name
+		discovery.CheckService(pkg) != nil || // directories with a special meaning: "internal-service" has the domain "internal"
+		slices.Contains(usedByTemplates(), pkg)
+}
+
+// usedByTemplates are the identifiers that main.go and the tests of a new project declare or import. A test of the
+// scaffold compares the list with the rendered files.
+func usedByTemplates() []string {
+	return []string{"app", "fx"}
+}
