@@ -1,0 +1,98 @@
+package protogen
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/bufbuild/protocompile"
+	"github.com/bufbuild/protocompile/linker"
+	"github.com/bufbuild/protocompile/protoutil"
+	"github.com/bufbuild/protocompile/reporter"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	// Linked for their descriptors: what a .proto file may import.
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
+	_ "google.golang.org/genproto/googleapis/api/httpbody"
+	_ "google.golang.org/genproto/googleapis/rpc/errdetails"
+	_ "google.golang.org/genproto/googleapis/rpc/status"
+	_ "google.golang.org/protobuf/types/known/anypb"
+	_ "google.golang.org/protobuf/types/known/apipb"
+	_ "google.golang.org/protobuf/types/known/durationpb"
+	_ "google.golang.org/protobuf/types/known/emptypb"
+	_ "google.golang.org/protobuf/types/known/fieldmaskpb"
+	_ "google.golang.org/protobuf/types/known/sourcecontextpb"
+	_ "google.golang.org/protobuf/types/known/structpb"
+	_ "google.golang.org/protobuf/types/known/timestamppb"
+	_ "google.golang.org/protobuf/types/known/typepb"
+	_ "google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// CompileError lists what is wrong with .proto files.
+type CompileError struct {
+	// Problems are "file:line:column: message", in the order in which they were found; never empty.
+	Problems []string
+}
+
+// Error returns all problems, one a line.
+func (e *CompileError) Error() string { return strings.Join(e.Problems, "\n") }
+
+func compile(ctx context.Context, sources map[string][]byte, paths []string) (linker.Files, error) {
+	var problems []string
+	c := protocompile.Compiler{
+		Resolver: protocompile.CompositeResolver{
+			&protocompile.SourceResolver{Accessor: func(p string) (io.ReadCloser, error) {
+				text, ok := sources[p]
+				if !ok {
+					return nil, protoregistry.NotFound
+				}
+				return io.NopCloser(bytes.NewReader(text)), nil
+			}},
+			protocompile.ResolverFunc(linked),
+		},
+		SourceInfoMode: protocompile.SourceInfoStandard,
+		MaxParallelism: 1, // problems are collected without a lock and come in a stable order
+		Reporter: reporter.NewReporter(func(err reporter.ErrorWithPos) error {
+			problems = append(problems, err.Error())
+			return nil
+		}, nil),
+	}
+	files, err := c.Compile(ctx, paths...)
+	switch {
+	case len(problems) > 0:
+		return nil, &CompileError{Problems: problems}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return nil, err
+	case err != nil:
+		return nil, &CompileError{Problems: []string{err.Error()}}
+	}
+	return files, nil
+}
+
+func linked(p string) (protocompile.SearchResult, error) {
+	fd, err := protoregistry.GlobalFiles.FindFileByPath(p)
+	if err != nil {
+		return protocompile.SearchResult{}, err
+	}
+	return protocompile.SearchResult{Desc: fd}, nil
+}
+
+// describe returns the descriptor of fd as a plugin gets it: with comments and, for the files of in, a go_package.
+func describe(fd protoreflect.FileDescriptor, in Input) *descriptorpb.FileDescriptorProto {
+	d := protoutil.ProtoFromFileDescriptor(fd)
+	if _, ours := in.Files[fd.Path()]; !ours || d.GetOptions().GetGoPackage() != "" {
+		return d
+	}
+	d = proto.CloneOf(d)
+	if d.Options == nil {
+		d.Options = &descriptorpb.FileOptions{}
+	}
+	d.Options.GoPackage = proto.String(goPackage(in.GoRoot, fd.Path(), string(fd.Package())))
+	return d
+}
