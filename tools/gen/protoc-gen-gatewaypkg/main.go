@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,13 +29,13 @@ const (
 )
 
 func main() {
-	if err := run(os.Stdin, os.Stdout); err != nil {
+	if err := run(context.Background(), os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "protoc-gen-gatewaypkg:", err)
 		os.Exit(1)
 	}
 }
 
-func run(in io.Reader, out io.Writer) error {
+func run(ctx context.Context, in io.Reader, out io.Writer) error {
 	data, err := io.ReadAll(in)
 	if err != nil {
 		return err
@@ -43,7 +44,7 @@ func run(in io.Reader, out io.Writer) error {
 	if err := proto.Unmarshal(data, req); err != nil {
 		return fmt.Errorf("read the request of buf: %w", err)
 	}
-	res, err := generate(req)
+	res, err := generate(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -55,8 +56,8 @@ func run(in io.Reader, out io.Writer) error {
 	return err
 }
 
-func generate(req *pluginpb.CodeGeneratorRequest) (*pluginpb.CodeGeneratorResponse, error) {
-	handlers, err := plugin(req, gatewayPlugin, "paths=source_relative,standalone=true")
+func generate(ctx context.Context, req *pluginpb.CodeGeneratorRequest) (*pluginpb.CodeGeneratorResponse, error) {
+	handlers, err := plugin(ctx, req, gatewayPlugin, "paths=source_relative,standalone=true")
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func generate(req *pluginpb.CodeGeneratorRequest) (*pluginpb.CodeGeneratorRespon
 		if hasFile(res, path.Join(dir, openAPIFile)) {
 			continue
 		}
-		doc, err := openAPI(req, path.Dir(f.GetName()))
+		doc, err := openAPI(ctx, req, path.Dir(f.GetName()))
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +99,7 @@ func rename(text string) (pkg, renamed string, err error) {
 }
 
 // openAPI answers one document for all services of a directory.
-func openAPI(req *pluginpb.CodeGeneratorRequest, dir string) (string, error) {
+func openAPI(ctx context.Context, req *pluginpb.CodeGeneratorRequest, dir string) (string, error) {
 	own := proto.CloneOf(req)
 	own.FileToGenerate = nil
 	for _, name := range req.FileToGenerate {
@@ -106,7 +107,7 @@ func openAPI(req *pluginpb.CodeGeneratorRequest, dir string) (string, error) {
 			own.FileToGenerate = append(own.FileToGenerate, name)
 		}
 	}
-	res, err := plugin(own, openAPIPlugin, "allow_merge=true,merge_file_name=openapi,json_names_for_fields=true,disable_default_errors=false")
+	res, err := plugin(ctx, own, openAPIPlugin, "allow_merge=true,merge_file_name=openapi,json_names_for_fields=true,disable_default_errors=false")
 	if err != nil {
 		return "", err
 	}
@@ -116,14 +117,14 @@ func openAPI(req *pluginpb.CodeGeneratorRequest, dir string) (string, error) {
 	return res.File[0].GetContent(), nil
 }
 
-func plugin(req *pluginpb.CodeGeneratorRequest, name, parameter string) (*pluginpb.CodeGeneratorResponse, error) {
+func plugin(ctx context.Context, req *pluginpb.CodeGeneratorRequest, name, parameter string) (*pluginpb.CodeGeneratorResponse, error) {
 	own := proto.CloneOf(req)
-	own.Parameter = proto.String(parameter)
+	own.Parameter = new(parameter)
 	data, err := proto.Marshal(own)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("go", "tool", name)
+	cmd := exec.CommandContext(ctx, "go", "tool", name)
 	cmd.Stdin = bytes.NewReader(data)
 	cmd.Stderr = os.Stderr
 	answer, err := cmd.Output()
@@ -141,7 +142,7 @@ func plugin(req *pluginpb.CodeGeneratorRequest, name, parameter string) (*plugin
 }
 
 func file(name, text string) *pluginpb.CodeGeneratorResponse_File {
-	return &pluginpb.CodeGeneratorResponse_File{Name: proto.String(name), Content: proto.String(text)}
+	return &pluginpb.CodeGeneratorResponse_File{Name: new(name), Content: new(text)}
 }
 
 func hasFile(res *pluginpb.CodeGeneratorResponse, name string) bool {

@@ -16,7 +16,7 @@ import (
 	"runtime/debug"
 
 	validatepb "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	"github.com/jhump/protoreflect/desc"
+	"github.com/jhump/protoreflect/desc" //nolint:staticcheck // deprecated for general use, but it is what the stable line of protoprint takes
 	"github.com/jhump/protoreflect/desc/protoprint"
 	"golang.org/x/mod/modfile"
 	"google.golang.org/genproto/googleapis/api/annotations"
@@ -64,7 +64,7 @@ func run(root string) error {
 			return fmt.Errorf("go.mod of the repository requires %s %q, tools/gen/go.mod %q: in tools/gen run: go get %[1]s@%[2]s",
 				s.module, wanted[s.module], linked[s.module])
 		}
-		text, err := print(s, linked[s.module])
+		text, err := printed(s, linked[s.module])
 		if err != nil {
 			return err
 		}
@@ -75,7 +75,7 @@ func run(root string) error {
 	return nil
 }
 
-func print(s source, version string) ([]byte, error) {
+func printed(s source, version string) ([]byte, error) {
 	fd, err := desc.WrapFile(s.file)
 	if err != nil {
 		return nil, fmt.Errorf("read the descriptor of %q: %w", s.file.Path(), err)

@@ -1,0 +1,94 @@
+# Targets for people and for CI alike: what is green here is green there. `make help` lists them.
+# Nothing but Go is needed; tools are pinned in tools/*/go.mod and built on first use.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
+
+BUF := go tool -modfile=tools/buf/go.mod buf
+LINT := go tool -modfile=tools/lint/go.mod golangci-lint
+
+# The race detector needs a C compiler; without one the tests still run, and say so.
+RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+
+# Packages whose tests stay for make faults; they are compiled and vetted with all others.
+SLOW := framework/discovery/faulttest
+# Where tests of many packages race over the registry: what make soak repeats.
+SOAK_PACKAGES ?= ./framework/discovery/... ./framework/grpcresolver/...
+SOAK_COUNT ?= 20
+# Rounds begin until this many minutes have passed; 0: one round.
+SOAK_MINUTES ?= 0
+# What make breaking compares with.
+AGAINST ?= main
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do printf '  %-16s %s\n' "$$target" "$$what"; done
+
+.PHONY: dev
+dev: ## run the examples with an etcd of their own, restarted on change
+	go run ./cmd/newsvc dev
+
+.PHONY: build
+build: ## compile everything
+	go build ./...
+
+.PHONY: test
+test: ## all tests in budget: framework with the race detector, the rest as it ships
+	$(if $(RACE),,@echo "no C compiler: the race detector is off")
+	@status=0; set -x; \
+	go test $(RACE) -timeout 20m $$(go list ./framework/... | grep -v '/$(SLOW)\(/\|$$\)') || status=1; \
+	go test -timeout 20m $$(go list ./... | grep -v '^github.com/newsvc/newsvc/framework\(/\|$$\)') || status=1; \
+	exit $$status
+
+.PHONY: faults
+faults: ## the fault suite: etcd and servers killed, frozen, wiped and restored
+	go test $(RACE) -count 1 -timeout 30m ./$(SLOW)/...
+
+.PHONY: soak
+soak: ## discovery tests again and again under the race detector (SOAK_COUNT, SOAK_MINUTES, SOAK_PACKAGES)
+	@round=0; until (( round > 0 && SECONDS >= 60 * $(SOAK_MINUTES) )); do \
+		round=$$((round + 1)); echo "round $$round of $(SOAK_COUNT) repetitions"; \
+		go test $(RACE) -count $(SOAK_COUNT) -timeout 60m $(SOAK_PACKAGES); \
+	done
+
+.PHONY: bench
+bench: ## compare with peers, printed as tables
+	cd bench && go run .
+
+.PHONY: vet
+vet: ## go vet
+	go vet ./...
+
+.PHONY: lint
+lint: ## golangci-lint, see .golangci.yml
+	$(LINT) run ./...
+	cd tools/gen && go tool -modfile=../lint/go.mod golangci-lint run --config ../../.golangci.yml ./...
+
+.PHONY: arch
+arch: ## the house rules of framework/internal/archtest
+	go test ./framework/internal/archtest
+
+.PHONY: generate
+generate: ## write third_party and all generated Go anew
+	go run -C tools/gen ./thirdparty -root ../..
+	$(BUF) generate
+
+.PHONY: check-generate
+check-generate: generate ## fail when generated files are not what generate writes
+	@changed=$$(git status --porcelain -- proto third_party); \
+	if [[ -n $$changed ]]; then \
+		git --no-pager diff -- proto third_party | head -n 100; \
+		echo "generated files differ from what make generate writes; run it and commit:"; echo "$$changed"; exit 1; \
+	fi
+
+.PHONY: buf-lint
+buf-lint: ## style and format of the .proto files
+	$(BUF) lint
+	$(BUF) format --diff --exit-code proto
+
+.PHONY: breaking
+breaking: ## fail when the .proto files break clients of AGAINST (default: main)
+	$(BUF) breaking --against '.git#branch=$(AGAINST)'
