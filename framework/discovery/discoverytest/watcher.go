@@ -96,7 +96,7 @@ func (w *Watcher) Stop(cause error) error {
 	defer w.mu.Unlock()
 	for n, u := range w.updates {
 		if !slices.EqualFunc(u.Instances, w.copies[n], (*discovery.Instance).Equal) {
-			w.t.Errorf("update %d of %q was altered after it was handed out: it was %v and is %v", n, w.service, addrs(w.copies[n]), addrs(u.Instances))
+			w.t.Errorf("update %d of %q was altered after it was handed out: it was %v and is %v", n, w.service, brief(w.copies[n]), brief(u.Instances))
 		}
 	}
 	return w.err
@@ -141,7 +141,7 @@ func (w *Watcher) Wait(what string, satisfied func(discovery.Update) bool) disco
 		case <-w.loop.Done():
 			w.t.Fatalf("waiting for %s: the watch of %q ended: %v", what, w.service, w.err)
 		case <-ctx.Done():
-			w.t.Fatalf("waiting for %s: not seen within %v; the last of %d updates has %v, error %v", what, patience, n, addrs(u.Instances), u.Err)
+			w.t.Fatalf("waiting for %s: not seen within %v; the last of %d updates has %v, error %v", what, patience, n, brief(u.Instances), u.Err)
 		}
 	}
 }
@@ -161,4 +161,13 @@ func addrs(instances []*discovery.Instance) []string {
 	}
 	slices.SortFunc(out, strings.Compare)
 	return out
+}
+
+// brief is the addresses for a message that stays readable.
+func brief(instances []*discovery.Instance) string {
+	const shown = 10
+	if len(instances) <= shown {
+		return fmt.Sprint(addrs(instances))
+	}
+	return fmt.Sprintf("%v and %d more", addrs(instances[:shown]), len(instances)-shown)
 }
