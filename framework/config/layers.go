@@ -1,0 +1,210 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+)
+
+const defaultFile = "config.yaml"
+
+var envNamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
+
+// Layer is a source of settings from elsewhere, for example a prefix in etcd.
+type Layer struct {
+	// Name stands in the list of sources: "etcd /newsvc/config/user-service".
+	Name string
+	// Settings are its keys; a later one for the same key wins.
+	Settings []Setting
+}
+
+// Setting is one key of a [Layer].
+type Setting struct {
+	// Key is the whole key, segments joined by dots: "server.listen".
+	Key string
+	// Text is the value; it is converted to the type of the key as the environment is.
+	Text string
+	// Position says where the value stands; provenance and errors show it. An empty one shows the name of the layer.
+	Position Position
+}
+
+// readLayers reads all layers in order of precedence. Only a request for help is an error; the rest are problems.
+func (ld *loader) readLayers() error {
+	opt := ld.parseFlags(ld.src.Args)
+	if opt.help {
+		return &HelpError{Usage: usage(ld.src.Service, ld.root)}
+	}
+	ld.report = append(ld.report, "defaults")
+	ld.readFiles(opt)
+	for _, l := range ld.src.Layers {
+		ld.add(ld.textLayer(l))
+		ld.report = append(ld.report, l.Name)
+	}
+	env := ld.environment()
+	ld.add(env)
+	if len(env) > 0 {
+		ld.report = append(ld.report, count("env", len(env), "variable"))
+	}
+	flags := ld.textLayer(Layer{Name: "--set", Settings: opt.set})
+	ld.add(flags)
+	if len(flags) > 0 {
+		ld.report = append(ld.report, count("--set", len(flags), "key"))
+	}
+	return nil
+}
+
+func count(source string, n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%s (%d %s)", source, n, noun)
+}
+
+// readFiles reads the configuration file and the one of the environment, which lies beside it.
+func (ld *loader) readFiles(opt options) {
+	file, fileBy := opt.config, "--config"
+	env, envBy := opt.env, "--env"
+	if !ld.src.NoFile {
+		if file == "" {
+			file, fileBy = lookup(ld.src.Environ, "NEWSVC_CONFIG"), "NEWSVC_CONFIG"
+		}
+		if env == "" {
+			env, envBy = lookup(ld.src.Environ, "NEWSVC_ENV"), "NEWSVC_ENV"
+		}
+	}
+	switch {
+	case file != "":
+		ld.readFile(file, fileBy)
+	case !ld.src.NoFile:
+		ld.readFile(defaultFile, "")
+	}
+	if env == "" {
+		return
+	}
+	if !envNamePattern.MatchString(env) {
+		ld.problem(Position{Name: envBy}, "", "%q is no name of an environment; write letters, digits, - and _, for example \"dev\"", shorten(env))
+		return
+	}
+	if file == "" {
+		file = defaultFile
+	}
+	ext := filepath.Ext(file)
+	ld.readFile(strings.TrimSuffix(file, ext)+"."+env+ext, envBy)
+}
+
+// readFile reads one file. An empty "by" means that nobody named the file, so that its absence is no problem.
+func (ld *loader) readFile(name, by string) {
+	path := name
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(ld.src.Dir, path)
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && by == "" {
+		ld.report = append(ld.report, name+" (absent)")
+		return
+	}
+	if err != nil {
+		ld.problems = append(ld.problems, Problem{Position: Position{Name: by}, Text: unreadable(path, by, err), Cause: err})
+		return
+	}
+	ld.report = append(ld.report, name)
+	ld.add(ld.readYAML(name, data))
+}
+
+func unreadable(path, by string, err error) string {
+	reason := err
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		reason = pe.Err
+	}
+	remedy := "check the path"
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && by == "--env", errors.Is(err, fs.ErrNotExist) && by == "NEWSVC_ENV":
+		remedy = "create it, or leave out " + by
+	case errors.Is(err, fs.ErrNotExist):
+		remedy = "create it, or name another one with " + by
+	case errors.Is(err, fs.ErrPermission):
+		remedy = "make it readable for the user that runs the service"
+	case errors.Is(err, syscall.EISDIR):
+		remedy = "name a YAML file"
+	}
+	return fmt.Sprintf("read configuration file %q: %v; %s", path, reason, remedy)
+}
+
+// textLayer converts a layer of keys and texts.
+func (ld *loader) textLayer(l Layer) []setting {
+	var out []setting
+	for _, s := range l.Settings {
+		if s.Position == (Position{}) {
+			s.Position.Name = l.Name
+		}
+		n, path, text := ld.resolve(s.Key)
+		if text == "" {
+			out = ld.text(out, n, path, s.Text, s.Position)
+			continue
+		}
+		ld.problem(s.Position, s.Key, "%s", text)
+	}
+	return out
+}
+
+// text appends a setting made from text, or notes why it cannot be made.
+func (ld *loader) text(out []setting, n *node, path []string, text string, pos Position) []setting {
+	key := strings.Join(path, ".")
+	plain, err := fromText(n.typ, text)
+	if err != nil {
+		ld.problem(pos, key, "%s: %v", key, conceal(err, n.typ, n.secret))
+		return out
+	}
+	return append(out, setting{path: path, value: plain, pos: pos})
+}
+
+// resolve finds the leaf of a dotted key. The rest of a key behind a map of scalars is the name of one entry,
+// whatever dots it has. The text says what is wrong, empty if nothing is.
+func (ld *loader) resolve(key string) (n *node, path []string, text string) {
+	n = ld.root
+	segs := strings.Split(key, ".")
+	for i, seg := range segs {
+		switch n.kind {
+		case kindMap:
+			rest := strings.Join(segs[i:], ".")
+			if n.elem.kind != kindLeaf {
+				rest = seg
+			}
+			if rest == "" || strings.Contains(rest, pathSep) {
+				return nil, nil, fmt.Sprintf("key %q names no entry; write %s.NAME", key, strings.Join(path, "."))
+			}
+			if n = n.elem; n.kind == kindLeaf {
+				return n, append(path, rest), ""
+			}
+		case kindGroup:
+			if n.children[seg] == nil {
+				return nil, nil, ld.unknown(n, segs[:i+1])
+			}
+			n = n.children[seg]
+		default:
+			return nil, nil, fmt.Sprintf("unknown key %q; %q is a value and has no keys of its own", key, strings.Join(path, "."))
+		}
+		path = append(path, seg)
+	}
+	if n.kind != kindLeaf {
+		return nil, nil, fmt.Sprintf("%s is a group of keys, not a value; name one of its keys: %s", key, keysOf(n))
+	}
+	return n, path, ""
+}
+
+// lookup returns the last value of an environment variable, as the system does.
+func lookup(environ []string, name string) string {
+	value := ""
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			value = v
+		}
+	}
+	return value
+}
