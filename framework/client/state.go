@@ -1,0 +1,48 @@
+package client
+
+import "google.golang.org/grpc/connectivity"
+
+// State is what a connection knows of its callee at one moment, for people and for the admin page.
+type State struct {
+	Callee string `json:"callee"`
+	// Target is what is resolved: "etcd://caller/callee" or the policy's own target.
+	Target string `json:"target"`
+	// Connectivity is gRPC's word for it: IDLE, CONNECTING, READY, TRANSIENT_FAILURE or SHUTDOWN. READY means that
+	// one instance at least is connected.
+	Connectivity string `json:"connectivity"`
+	// Instances is how many the resolver gave last; with discovery that is the caller's subset.
+	Instances int `json:"instances"`
+	// ResolverError is the resolver's last complaint since then; empty when all is well.
+	ResolverError string `json:"resolver_error,omitempty"`
+	// RunningCalls counts unary calls and streams, those on a replaced connection too.
+	RunningCalls int `json:"running_calls"`
+	// Replacing is the target of a new connection that takes over once it is ready; empty mostly.
+	Replacing string `json:"replacing,omitempty"`
+	// Policy is the one in force.
+	Policy Policy `json:"policy"`
+}
+
+// State returns the present state. It does not block on the network.
+func (c *Conn) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := State{Callee: c.callee, Connectivity: connectivity.Shutdown.String(), Policy: c.policy}
+	for old := range c.retiring {
+		s.RunningCalls += old.active()
+	}
+	if c.next != nil {
+		s.Replacing = c.next.target
+	}
+	ch := c.cur.Load()
+	if ch == nil {
+		return s
+	}
+	s.Target = ch.target
+	s.Connectivity = ch.cc.GetState().String()
+	s.Instances, _ = ch.hub.watch()
+	s.RunningCalls += ch.active()
+	if err := ch.hub.err(); err != nil {
+		s.ResolverError = err.Error()
+	}
+	return s
+}
