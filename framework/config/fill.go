@@ -110,25 +110,38 @@ func (ld *loader) validate() {
 	if slices.ContainsFunc(ld.problems, func(p Problem) bool { return p.Key == "" }) {
 		return // a whole source is missing: complaints about what it may have set would mislead
 	}
-	seen := map[string]bool{}
+	var skip []*section
 	for _, sec := range ld.sections {
 		if ld.troubled(sec) {
-			continue
+			skip = append(skip, sec)
 		}
-		v, ok := sec.value.Interface().(validator)
-		if !ok {
-			v, ok = clone(sec.value).Addr().Interface().(validator)
-		}
-		if !ok {
-			continue
-		}
-		for _, err := range split(v.Validate()) {
-			p, id := ld.invalid(sec, err)
-			if !seen[id] {
-				ld.problems = append(ld.problems, p)
+	}
+	// Bases come first: a wrong value is reported where it stands and not once more where it is inherited.
+	seen := map[string]bool{}
+	for _, heirs := range []bool{false, true} {
+		for _, sec := range ld.sections {
+			if (sec.base != nil) == heirs && !slices.Contains(skip, sec) {
+				ld.validateSection(sec, seen)
 			}
-			seen[id] = true
 		}
+	}
+}
+
+func (ld *loader) validateSection(sec *section, seen map[string]bool) {
+	own := clone(sec.value) // Validate may do with it what it likes
+	v, ok := own.Interface().(validator)
+	if !ok {
+		v, ok = own.Addr().Interface().(validator)
+	}
+	if !ok {
+		return
+	}
+	for _, err := range split(v.Validate()) {
+		p, id := ld.invalid(sec, err)
+		if !seen[id] {
+			ld.problems = append(ld.problems, p)
+		}
+		seen[id] = true
 	}
 }
 

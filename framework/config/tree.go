@@ -114,11 +114,11 @@ func attach(root *node, sec *section) error {
 		at = next
 	}
 	at.section, at.typ = sec, own.typ
-	for name, child := range own.children {
-		if other := at.children[name]; other != nil {
+	for _, name := range own.names() {
+		if at.children[name] != nil {
 			return fmt.Errorf("key %q is there already; sections that share a group must not share keys", name)
 		}
-		at.children[name] = child
+		at.children[name] = own.children[name]
 	}
 	return nil
 }
@@ -193,10 +193,11 @@ func fieldsOf(t reflect.Type) ([]field, error) {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		name, tagged := sf.Tag.Lookup("config")
-		if name == "-" || !sf.IsExported() {
+		embedded := sf.Anonymous && !tagged && sf.Type.Kind() == reflect.Struct && !isText(sf.Type)
+		if name == "-" || !sf.IsExported() && !embedded {
 			continue
 		}
-		if sf.Anonymous && !tagged && sf.Type.Kind() == reflect.Struct && !isText(sf.Type) {
+		if embedded {
 			inner, err := fieldsOf(sf.Type)
 			if err != nil {
 				return nil, err
@@ -243,10 +244,9 @@ func clone(v reflect.Value) reflect.Value {
 	switch {
 	case isScalar(v.Type()):
 	case v.Kind() == reflect.Struct:
-		for i := range v.NumField() {
-			if out.Field(i).CanSet() {
-				out.Field(i).Set(clone(v.Field(i)))
-			}
+		fields, _ := fieldsOf(v.Type()) // a type that is in error is refused before its values are used
+		for _, f := range fields {
+			out.FieldByIndex(f.index).Set(clone(v.FieldByIndex(f.index)))
 		}
 	case v.Kind() == reflect.Slice && !v.IsNil():
 		out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
