@@ -1,0 +1,36 @@
+package server
+
+import (
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/newsvc/newsvc/framework/readiness"
+)
+
+// SetServing says whether the health service may answer SERVING, for the whole server ("") and for each of its services. Without a readiness gate it
+// decides alone and starts as false; with one, both must agree and it starts as true. After [Server.Stop] has begun it
+// changes nothing.
+func (s *Server) SetServing(serving bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allowed = serving
+	s.healthLocked()
+}
+
+// follow takes a report of the readiness gate.
+func (s *Server) follow(r readiness.Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = r.Ready
+	s.healthLocked()
+}
+
+func (s *Server) healthLocked() {
+	state := healthpb.HealthCheckResponse_NOT_SERVING
+	if s.allowed && s.ready && !s.stopping {
+		state = healthpb.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", state)
+	for _, r := range s.pending {
+		s.health.SetServingStatus(r.desc.ServiceName, state)
+	}
+}
