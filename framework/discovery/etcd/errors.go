@@ -1,0 +1,88 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/newsvc/newsvc/framework/internal/backoff"
+)
+
+// errors of etcd that no amount of hurry mends: somebody has to do something first.
+var (
+	permissionErrors = []error{
+		rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed, rpctypes.ErrUserNotFound,
+		rpctypes.ErrRoleNotFound, rpctypes.ErrRoleNotGranted,
+	}
+	fullErrors    = []error{rpctypes.ErrNoSpace}
+	corruptErrors = []error{rpctypes.ErrCorrupt}
+)
+
+// matches also looks at the text: why a watch was refused arrives as text only, inside another error's.
+func matches(err error, kinds []error) bool {
+	if err == nil {
+		return false
+	}
+	for _, kind := range kinds {
+		if errors.Is(err, kind) || strings.Contains(err.Error(), kind.Error()) {
+			return true
+		}
+	}
+	return false
+}
+
+func isCompacted(err error) bool { return matches(err, []error{rpctypes.ErrCompacted}) }
+
+func isLeaseGone(err error) bool { return matches(err, []error{rpctypes.ErrLeaseNotFound}) }
+
+// isPatient reports whether to wait long before the next attempt.
+func isPatient(err error) bool {
+	return matches(err, permissionErrors) || matches(err, fullErrors) || matches(err, corruptErrors)
+}
+
+// pause waits before the next attempt, as long as the error suggests.
+func pause(ctx context.Context, bo *backoff.Backoff, patience time.Duration, err error) {
+	_ = backoff.Sleep(ctx, pauseFor(bo, patience, err)) // who calls looks at ctx next
+}
+
+func pauseFor(bo *backoff.Backoff, patience time.Duration, err error) time.Duration {
+	if err != nil && isPatient(err) {
+		return backoff.Spread(patience, 0.2)
+	}
+	return bo.Next()
+}
+
+// explain says what was attempted against which etcd, what went wrong, and what to do about it. It returns nil for nil.
+func explain(cli *clientv3.Client, what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	where := strings.Join(cli.Endpoints(), ", ")
+	switch {
+	case matches(err, permissionErrors):
+		return fmt.Errorf("%s: etcd at %s refuses: %w; give the user read and write on the prefix, or check etcd.username", what, where, err)
+	case matches(err, fullErrors):
+		return fmt.Errorf("%s: etcd at %s is full: %w; compact and defragment it, then disarm the alarm", what, where, err)
+	case isSilence(err):
+		return fmt.Errorf("%s: etcd at %s does not answer: %w; is it running, and is etcd.endpoints right?", what, where, err)
+	}
+	return fmt.Errorf("%s: etcd at %s: %w", what, where, err)
+}
+
+func isSilence(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoSign) {
+		return true
+	}
+	code := status.Code(err)
+	return code == codes.DeadlineExceeded || code == codes.Unavailable
+}
+
+// errNoSign is the reason for giving up on a stream that has been silent for too long.
+var errNoSign = errors.New("no sign of life on the stream")

@@ -1,0 +1,205 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/newsvc/newsvc/framework/internal/backoff"
+)
+
+// silentProbes is how many questions in a row a watch may leave unanswered before the service is listed.
+const silentProbes = 3
+
+// hintProbes is the same for questions that were prompted by a hint or a reconnection. There is a second one because
+// etcd does not answer for a watch that is still catching up.
+const hintProbes = 2
+
+// drainLimit is how many responses are taken in before the state is handed on.
+const drainLimit = 256
+
+// watching is one watch that etcd has confirmed.
+type watching struct {
+	*follower
+	stream *stream
+	ch     clientv3.WatchChan
+	last   int64 // highest revision that this stream has told
+
+	// The questions for a sign of life.
+	timer      *time.Timer
+	unanswered int
+	limit      int
+	gap        time.Duration
+}
+
+// follow watches from the last known revision on until the watch ends or can't be trusted any more, and says why.
+func (f *follower) follow(ctx context.Context) error {
+	st := openStream(ctx, f.src.cli, f.src.prefixOf(f.service), clientv3.WithPrefix(), clientv3.WithRev(f.resume()+1),
+		clientv3.WithProgressNotify(), clientv3.WithFragment())
+	defer st.close()
+	ch := st.wait(ctx, f.src.opt.Timing.Created)
+	if ch == nil {
+		return errNoSign
+	}
+	w := &watching{follower: f, stream: st, ch: ch, last: f.resume(), timer: time.NewTimer(time.Hour)}
+	defer w.timer.Stop()
+	w.alive()
+	return w.run(ctx)
+}
+
+func (w *watching) run(ctx context.Context) error {
+	timing := w.src.opt.Timing
+	audit := time.NewTimer(backoff.Spread(timing.AntiEntropy, 0.2))
+	defer audit.Stop()
+	for {
+		var err error
+		select {
+		case wr, ok := <-w.ch:
+			if !ok {
+				return errEnded
+			}
+			err = w.takeAll(wr)
+		case <-w.timer.C:
+			err = w.ask()
+		case <-w.kicks:
+			w.askSoon()
+		case <-w.hints:
+			if now := time.Now(); now.Sub(w.lastHint) >= timing.PokeGap {
+				w.lastHint = now
+				w.askSoon()
+			}
+		case <-audit.C:
+			err = w.antiEntropy(ctx)
+			audit.Reset(backoff.Spread(timing.AntiEntropy, 0.2))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// takeAll takes in a response and those that wait behind it, and hands on the state once.
+func (w *watching) takeAll(wr clientv3.WatchResponse) error {
+	changed, err := w.take(wr)
+	for n := 0; n < drainLimit && err == nil; n++ {
+		select {
+		case next, ok := <-w.ch:
+			if !ok {
+				err = errEnded
+				break
+			}
+			var more bool
+			more, err = w.take(next)
+			changed = changed || more
+			continue
+		default:
+		}
+		break
+	}
+	if err == nil {
+		w.sign()
+	}
+	w.publish(changed)
+	return err
+}
+
+// take takes in one response. Events up to the revision of the last list are known already.
+func (w *watching) take(wr clientv3.WatchResponse) (changed bool, err error) {
+	if err := wr.Err(); err != nil {
+		return false, err
+	}
+	h := wr.Header
+	if h.GetClusterId() != 0 && h.GetClusterId() != w.cluster {
+		return false, errReset
+	}
+	if wr.Created {
+		return false, nil
+	}
+	if h.GetRevision() < w.last {
+		return false, errReset
+	}
+	if wr.IsProgressNotify() {
+		w.last = h.GetRevision()
+		w.progress = max(w.progress, w.last)
+	}
+	base := w.applied // and not the running value: events of one transaction share a revision
+	for _, ev := range wr.Events {
+		rev := ev.Kv.ModRevision
+		if rev > base && w.apply(ev) {
+			changed = true
+		}
+		// Never the header's revision: while a watch catches up, that is the store's and not the events'.
+		w.applied = max(w.applied, rev)
+		w.last = max(w.last, rev)
+	}
+	if !wr.Created {
+		w.broken = 0
+		w.bo.Reset()
+	}
+	return changed, nil
+}
+
+func (w *watching) apply(ev *clientv3.Event) bool {
+	if ev.Type == mvccpb.Event_DELETE {
+		return w.snap.remove(string(ev.Kv.Key))
+	}
+	return w.snap.put(ev.Kv)
+}
+
+// sign notes a sign of life.
+func (w *watching) sign() {
+	w.watchErr = nil
+	w.mu.Lock()
+	w.stats.LastSeen = time.Now()
+	w.mu.Unlock()
+	w.alive()
+}
+
+// alive makes the next question due in a while.
+func (w *watching) alive() {
+	w.unanswered, w.limit, w.gap = 0, silentProbes, w.src.opt.Timing.Probe
+	w.timer.Reset(backoff.Spread(w.gap, 0.2))
+}
+
+// askSoon asks now, and has the service listed soon when no answer comes.
+func (w *watching) askSoon() {
+	w.unanswered, w.limit, w.gap = 0, hintProbes, w.src.opt.Timing.PokeWait/hintProbes
+	_ = w.ask() // the first question never fails
+}
+
+// ask asks for a sign of life, or gives up when there were too many questions without one. Without a connection a list
+// would not do better; the client then goes on with the same watch once there is one.
+func (w *watching) ask() error {
+	if w.unanswered >= w.limit {
+		if w.connected() {
+			return errSilent
+		}
+		w.unanswered, w.limit, w.gap = 0, silentProbes, w.src.opt.Timing.Probe
+		w.watchErr = explain(w.src.cli, fmt.Sprintf("watching %q", w.service), errNoSign)
+		w.publish(false)
+	}
+	w.unanswered++
+	w.stream.probe()
+	w.timer.Reset(backoff.Spread(w.gap, 0.2))
+	return nil
+}
+
+// antiEntropy lists the service beside the watch, from any member. It should find nothing new.
+func (w *watching) antiEntropy(ctx context.Context) error {
+	l, err := w.src.listService(ctx, w.service, clientv3.WithSerializable())
+	if err != nil {
+		return nil //nolint:nilerr // the watch itself will tell when etcd is away
+	}
+	switch {
+	case l.cluster != w.cluster:
+		return errReset
+	case l.revision >= w.applied: // else the member lags behind what is known
+		w.takeList(l, listAntiEntropy)
+	}
+	return nil
+}

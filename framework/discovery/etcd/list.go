@@ -1,0 +1,69 @@
+package etcd
+
+import (
+	"context"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// pageTimeout bounds one page of a list; it is longer than that of other calls because a page may be a megabyte.
+const pageTimeout = 5 * time.Second
+
+// listing is a whole prefix as it was at one revision.
+type listing struct {
+	kvs      []*mvccpb.KeyValue
+	revision int64
+	cluster  uint64
+}
+
+// listPages reads everything below prefix as of one revision, page by page, and hands each page to fold. A
+// linearizable list (the default) is answered by the leader's knowledge; a serializable one by that of whichever member
+// is asked, which may be old, but needs no leader.
+func (s *Source) listPages(ctx context.Context, prefix string, fold func(*clientv3.GetResponse), opts ...clientv3.OpOption) error {
+	end := clientv3.GetPrefixRangeEnd(prefix)
+	from, revision := prefix, int64(0)
+	for {
+		page := append([]clientv3.OpOption{
+			clientv3.WithRange(end), clientv3.WithLimit(s.opt.Timing.PageSize), clientv3.WithRev(revision),
+			clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend),
+		}, opts...)
+		resp, err := s.get(ctx, from, page...)
+		if err != nil {
+			return err
+		}
+		fold(resp)
+		if !resp.More || len(resp.Kvs) == 0 {
+			return nil
+		}
+		if revision == 0 {
+			revision = resp.Header.Revision // all further pages are of the same moment
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}
+
+func (s *Source) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	return s.cli.Get(ctx, key, opts...)
+}
+
+// listService reads one service. At most maxLists of a Source run at the same time.
+func (s *Source) listService(ctx context.Context, service string, opts ...clientv3.OpOption) (listing, error) {
+	select {
+	case s.lists <- struct{}{}:
+		defer func() { <-s.lists }()
+	case <-ctx.Done():
+		return listing{}, context.Cause(ctx)
+	}
+	var l listing
+	err := s.listPages(ctx, s.prefixOf(service), func(resp *clientv3.GetResponse) {
+		if l.revision == 0 {
+			l.revision, l.cluster = resp.Header.Revision, resp.Header.ClusterId
+		}
+		l.kvs = append(l.kvs, resp.Kvs...)
+	}, opts...)
+	return l, err
+}

@@ -1,0 +1,159 @@
+package etcd
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.uber.org/zap"
+
+	"github.com/newsvc/newsvc/framework/discovery"
+)
+
+// noRevision is that of no value.
+const noRevision = -1
+
+// entry is one key of the watched service.
+type entry struct {
+	key  string
+	inst *discovery.Instance // the last value that could be read; nil when there was none yet
+	mod  int64               // revision of the last value, whether it could be read or not
+	bad  error               // why the last value could not be read; nil when it could
+}
+
+// compare orders entries by address; of those with one address the newest comes first and is the one that counts.
+func (e *entry) compare(o *entry) int {
+	if c := strings.Compare(e.inst.Addr, o.inst.Addr); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(o.mod, e.mod); c != 0 {
+		return c
+	}
+	return strings.Compare(e.key, o.key)
+}
+
+// snapshot is what is known of one service: the entries by key, and those with an instance in order. It belongs to one
+// goroutine; what view returns is shared.
+type snapshot struct {
+	service string
+	log     *zap.Logger
+	byKey   map[string]*entry
+	sorted  []*entry
+	bad     int // entries whose last value can't be read
+}
+
+func newSnapshot(service string, log *zap.Logger) *snapshot {
+	return &snapshot{service: service, log: log, byKey: make(map[string]*entry)}
+}
+
+// put takes in one value and reports whether the view changes. A value that can't be read changes nothing: the last
+// good one of that key stays.
+func (s *snapshot) put(kv *mvccpb.KeyValue) bool {
+	key := string(kv.Key)
+	e := s.byKey[key]
+	if e == nil {
+		e = &entry{key: key}
+		s.byKey[key] = e
+	}
+	if e.mod == kv.ModRevision {
+		return false
+	}
+	inst, err := discovery.Decode(s.service, kv.Value)
+	s.judge(e, err)
+	if err != nil {
+		s.log.Warn("ignoring the value of a key, it can't be read", zap.String("key", key),
+			zap.Int64("revision", kv.ModRevision), zap.Bool("last_good_kept", e.inst != nil), zap.Error(err))
+		inst = e.inst
+	}
+	changed := inst != nil && (e.inst == nil || !e.inst.Equal(inst))
+	s.move(e, inst, kv.ModRevision)
+	return changed
+}
+
+// move gives an entry another instance and revision, and with them its place in the order.
+func (s *snapshot) move(e *entry, inst *discovery.Instance, mod int64) {
+	s.unlist(e)
+	e.inst, e.mod = inst, mod
+	if inst != nil {
+		i, _ := slices.BinarySearchFunc(s.sorted, e, (*entry).compare)
+		s.sorted = slices.Insert(s.sorted, i, e)
+	}
+}
+
+func (s *snapshot) judge(e *entry, err error) {
+	if e.bad != nil {
+		s.bad--
+	}
+	if err != nil {
+		s.bad++
+	}
+	e.bad = err
+}
+
+// remove forgets a key and reports whether the view changes.
+func (s *snapshot) remove(key string) bool {
+	e := s.byKey[key]
+	if e == nil {
+		return false
+	}
+	delete(s.byKey, key)
+	s.judge(e, nil)
+	s.unlist(e)
+	return e.inst != nil
+}
+
+func (s *snapshot) unlist(e *entry) {
+	if e.inst == nil {
+		return
+	}
+	if i, found := slices.BinarySearchFunc(s.sorted, e, (*entry).compare); found {
+		s.sorted = slices.Delete(s.sorted, i, i+1)
+	}
+}
+
+// difference is what a list said that was not known before.
+type difference struct {
+	changed bool // the view is another one now
+	missed  int  // keys whose value was older than what the watch was thought to have told
+}
+
+// replace takes in a whole list. known is the revision up to which the watch was thought to have told everything. A key
+// of an unchanged revision is kept as it is, unless the store was reset: revisions then mean nothing any more.
+func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, reset bool) difference {
+	var d difference
+	listed := make(map[string]struct{}, len(kvs))
+	if s.sorted == nil {
+		s.sorted = make([]*entry, 0, len(kvs))
+	}
+	for _, kv := range kvs {
+		listed[string(kv.Key)] = struct{}{}
+		if e := s.byKey[string(kv.Key)]; e != nil && reset {
+			s.move(e, e.inst, noRevision)
+		}
+		if s.put(kv) {
+			d.changed = true
+			if kv.ModRevision <= known {
+				d.missed++
+			}
+		}
+	}
+	for key := range s.byKey {
+		if _, ok := listed[key]; !ok && s.remove(key) {
+			d.changed = true
+		}
+	}
+	return d
+}
+
+// view returns the instances, sorted, one for each address. The slice is new and never nil.
+func (s *snapshot) view() []*discovery.Instance {
+	out := make([]*discovery.Instance, 0, len(s.sorted))
+	for _, e := range s.sorted {
+		if n := len(out); n > 0 && out[n-1].Addr == e.inst.Addr {
+			continue
+		}
+		out = append(out, e.inst)
+	}
+	return out
+}
