@@ -34,8 +34,9 @@ func (c *Conn) chain(interceptors func(callee string) []Interceptor) {
 
 // limit is what bounds a unary call.
 type limit struct {
-	ours bool          // Policy.Timeout, else the caller's own deadline, if any
-	left time.Duration // how long the call could take when it began
+	ours  bool // Policy.Timeout, else the caller's own deadline
+	left  time.Duration
+	until time.Time // zero when the call is not bounded
 }
 
 // invoke is a unary call: bounded, counted, and repeated where an instance refused it unprocessed. The channel
@@ -50,28 +51,42 @@ func (c *Conn) invoke(ctx context.Context, method string, req, reply any, _ *grp
 	c.budget.earn(p.limits)
 
 	var bound limit
-	deadline, bounded := ctx.Deadline()
-	if bounded {
-		bound.left = time.Until(deadline)
+	now := time.Now()
+	if deadline, ok := ctx.Deadline(); ok {
+		bound = limit{left: deadline.Sub(now), until: deadline}
 	}
 	callCtx := ctx
-	if p.timeout > 0 && (!bounded || bound.left > p.timeout) {
-		bound = limit{ours: true, left: p.timeout}
-		var cancel context.CancelFunc
-		callCtx, cancel = context.WithTimeout(ctx, p.timeout)
-		defer cancel()
+	if p.timeout > 0 && (bound.until.IsZero() || bound.left > p.timeout) {
+		bound = limit{ours: true, left: p.timeout, until: now.Add(p.timeout)}
+		// gRPC knows the timeout of the methods in the service config, but does not count the wait for the resolver's
+		// first word.
+		if !c.factory.methods.byPath[method].unary || !ch.hub.heard.Load() {
+			var cancel context.CancelFunc
+			callCtx, cancel = context.WithDeadline(ctx, bound.until)
+			defer cancel()
+		}
 	}
 	err := ch.cc.Invoke(callCtx, method, req, reply, opts...)
 	if err == nil {
 		return nil
 	}
+	return c.failed(callCtx, ch, p, bound, err, method, req, reply, opts)
+}
+
+// failed is the rest of a unary call whose first attempt ended with err.
+func (c *Conn) failed(ctx context.Context, ch *channel, p *livePolicy, bound limit, err error, method string, req, reply any, opts []grpc.CallOption) error {
+	if !bound.until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, bound.until) // all attempts together
+		defer cancel()
+	}
 	r := repeats{conn: c, policy: p, method: method}
-	for r.again(callCtx, err) {
-		if err = ch.cc.Invoke(callCtx, method, req, reply, opts...); err == nil {
+	for r.again(ctx, err) {
+		if err = ch.cc.Invoke(ctx, method, req, reply, opts...); err == nil {
 			return nil
 		}
 	}
-	return c.explain(ch, callCtx, bound, r.made, err)
+	return c.explain(ch, bound, r.made, err)
 }
 
 // repeats decides whether one call is made again.
@@ -92,7 +107,7 @@ const (
 // past the context's deadline: the reason of the refusal is worth more than a timeout.
 func (r *repeats) again(ctx context.Context, err error) bool {
 	most := r.policy.attempts - 1
-	if _, ok := r.conn.retried[r.method]; ok && r.policy.grpcRetries {
+	if r.policy.grpcRetries && r.conn.factory.methods.byPath[r.method].idempotent {
 		most = min(most, 1) // gRPC has retried already, unless its own budget was empty
 	}
 	if r.made >= most || !notprocessed.Is(err) || ctx.Err() != nil {

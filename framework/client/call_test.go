@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/newsvc/newsvc/framework/client"
@@ -37,6 +39,36 @@ func TestTheTimeoutSaysThatItFiredAndWhereItWasSet(t *testing.T) {
 	_, err := call(t.Context(), mustConn(t, f, "user-service"), methodPut)
 	wantCode(t, err, codes.DeadlineExceeded)
 	contains(t, err, `no answer from "user-service" within 30ms (clients.defaults.timeout, config.yaml:12; raise it there`)
+}
+
+func TestTheTimeoutBoundsMethodsThatNoProtoTellsOf(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "127.0.0.1:0", hang)
+	c := connect(t, newRegistry(s.addr), func(p *client.Policy) { p.Timeout = 30 * time.Millisecond })
+	_, err := call(t.Context(), c, "/elsewhere.v1.Service/Method")
+	wantCode(t, err, codes.DeadlineExceeded)
+	contains(t, err, "within 30ms (clients.user-service.timeout")
+}
+
+func TestTheTimeoutBoundsTheWaitForASilentResolver(t *testing.T) {
+	t.Parallel()
+	c := mustConn(t, newFactory(t, newRegistry(), func(p *client.Policy) { p.Timeout = 30 * time.Millisecond }), "user-service")
+	_, err := call(t.Context(), c, methodPut)
+	wantCode(t, err, codes.DeadlineExceeded)
+	contains(t, err, "within 30ms (clients.user-service.timeout", `no instance of "user-service" is known`)
+}
+
+func TestADeadlineThatTheCalleeReportsIsPassedOn(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "127.0.0.1:0", func(*server, string, string, grpc.ServerStream) error {
+		return status.Error(codes.DeadlineExceeded, "the database took too long")
+	})
+	c := connect(t, newRegistry(s.addr), nil)
+	_, err := call(t.Context(), c, methodPut)
+	wantCode(t, err, codes.DeadlineExceeded)
+	if got := status.Convert(err).Message(); got != "the database took too long" {
+		t.Errorf("message = %q", got)
+	}
 }
 
 func TestAShorterDeadlineOfTheCallerWinsAndIsNamed(t *testing.T) {

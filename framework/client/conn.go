@@ -24,7 +24,6 @@ type Conn struct {
 	callee   string
 	unary    grpc.UnaryInvoker // the interceptors from outside, then invoke
 	streamer grpc.Streamer     // the same for streams
-	retried  map[string]struct{}
 
 	live   atomic.Pointer[livePolicy]
 	budget budget
@@ -166,7 +165,7 @@ func (c *Conn) update(p Policy) error {
 }
 
 func (c *Conn) pushLocked(p Policy) error {
-	json, err := serviceConfigJSON(p, c.factory.idempotent)
+	json, err := serviceConfigJSON(p, c.factory.methods)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -15,19 +14,14 @@ import (
 
 // explain makes the error of a unary call say which limit ended it, or why there was nobody to answer. Other errors
 // are passed on as the callee sent them, without the NOT_PROCESSED mark.
-func (c *Conn) explain(ch *channel, ctx context.Context, bound limit, repeated int, err error) error {
-	if status.Code(err) == codes.DeadlineExceeded && expired(ctx) {
+func (c *Conn) explain(ch *channel, bound limit, repeated int, err error) error {
+	// A callee that answers with this code before our limit is over has its own reasons, and its own text.
+	if status.Code(err) == codes.DeadlineExceeded && !bound.until.IsZero() && time.Until(bound.until) <= 0 {
 		st := status.Convert(err)
 		return status.Errorf(codes.DeadlineExceeded, "no answer from %q within %s; gRPC says: %s%s",
 			c.callee, c.limitText(bound), st.Message(), c.discoveryText(ch))
 	}
 	return c.clean(ch, repeated, err)
-}
-
-// expired reports whether the deadline of ctx is over, be it that its timer has fired or is just about to.
-func expired(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return ok && time.Until(deadline) <= 0
 }
 
 // limitText names the limit that fired, where it was set and what to do.

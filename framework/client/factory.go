@@ -51,9 +51,9 @@ type Params struct {
 
 // Factory makes and owns the connections to callees. Its methods are safe for concurrent use.
 type Factory struct {
-	p          Params
-	log        *zap.Logger
-	idempotent []methodName
+	p       Params
+	log     *zap.Logger
+	methods methods
 
 	mu       sync.Mutex // taken before a Conn's
 	policies map[string]Policy
@@ -61,8 +61,9 @@ type Factory struct {
 	closed   bool
 }
 
-// NewFactory checks its parameters and returns a factory without a connection. It reads which methods are idempotent
-// from the protos linked into the process. The errors name the key at fault, below "clients".
+// NewFactory checks its parameters and returns a factory without a connection. It reads from
+// the protos linked into the process which methods are unary and which are idempotent. The errors name the key at
+// fault, below "clients".
 func NewFactory(p Params) (*Factory, error) {
 	if err := checkName(p.Caller, false); err != nil {
 		return nil, fmt.Errorf("client factory: caller %w", err)
@@ -91,7 +92,7 @@ func NewFactory(p Params) (*Factory, error) {
 		policies = map[string]Policy{}
 	}
 	return &Factory{
-		p: p, log: p.Log, idempotent: idempotentMethods(), policies: policies, conns: map[string]*Conn{},
+		p: p, log: p.Log, methods: linkedMethods(), policies: policies, conns: map[string]*Conn{},
 	}, nil
 }
 
@@ -112,12 +113,7 @@ func (f *Factory) Conn(callee string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{
-		factory: f, callee: callee, policy: policy, retiring: map[*channel]struct{}{}, retried: map[string]struct{}{},
-	}
-	for _, m := range f.idempotent {
-		c.retried["/"+m.Service+"/"+m.Method] = struct{}{}
-	}
+	c := &Conn{factory: f, callee: callee, policy: policy, retiring: map[*channel]struct{}{}}
 	c.live.Store(liveOf(policy))
 	c.budget.fill(limitsOf(policy.NotProcessed))
 	c.cur.Store(ch)
@@ -208,7 +204,7 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %q: %w", callee, err)
 	}
-	json, err := serviceConfigJSON(p, f.idempotent)
+	json, err := serviceConfigJSON(p, f.methods)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %q: %w", callee, err)
 	}

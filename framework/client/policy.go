@@ -16,7 +16,7 @@ type Policy struct {
 	// Timeout is the longest a unary call may take, all repeats included; a shorter deadline of the caller wins.
 	// Streams are not bounded by it. Default: 5s. 0 means no limit: a call without a deadline may then wait for ever
 	// for an instance. Shorter fails earlier when a callee hangs, longer lets slow calls finish.
-	Timeout time.Duration `config:"timeout" reload:"live"`
+	Timeout time.Duration `config:"timeout" reload:"pushed"`
 	// OpenTimeout is the longest a new stream may wait until an instance is picked and takes it; from then on it is
 	// unbounded. Default: 5s. 0 means no limit.
 	OpenTimeout time.Duration `config:"open_timeout" reload:"live"`
@@ -203,10 +203,10 @@ func (p Policy) differs(o Policy) change {
 	switch {
 	case p.Target != o.Target || p.TLS != o.TLS || p.KeepAlive != o.KeepAlive:
 		return changeRedial
-	case p.Balancer != o.Balancer || p.WaitForReady != o.WaitForReady || p.HealthCheck != o.HealthCheck ||
+	case p.Timeout != o.Timeout || p.Balancer != o.Balancer || p.WaitForReady != o.WaitForReady || p.HealthCheck != o.HealthCheck ||
 		p.Retry != o.Retry || p.MaxRecvBytes != o.MaxRecvBytes || p.MaxSendBytes != o.MaxSendBytes:
 		return changePushed
-	case p.Timeout != o.Timeout || p.OpenTimeout != o.OpenTimeout || p.NotProcessed != o.NotProcessed:
+	case p.OpenTimeout != o.OpenTimeout || p.NotProcessed != o.NotProcessed:
 		return changeLive
 	}
 	return changeNone

@@ -46,6 +46,7 @@ type hub struct {
 	known   bool                       // whether state is one
 	changed chan struct{}              // closed and replaced at each change of state and lastErr
 
+	heard     atomic.Bool           // whether the resolver has said anything, good or bad
 	endpoints atomic.Int64          // of state
 	lastErr   atomic.Pointer[error] // of the resolver since the last state; nil when all is well
 }
@@ -147,7 +148,9 @@ func (c *pushConn) UpdateState(s resolver.State) error {
 	defer c.hub.send.Unlock()
 	c.hub.note(&s, nil)
 	s.ServiceConfig = c.hub.config(c)
-	return c.ClientConn.UpdateState(s)
+	err := c.ClientConn.UpdateState(s)
+	c.hub.heard.Store(true) // only now calls no longer wait for it
+	return err
 }
 
 // ReportError implements [resolver.ClientConn].
@@ -156,6 +159,7 @@ func (c *pushConn) ReportError(err error) {
 	defer c.hub.send.Unlock()
 	c.hub.note(nil, err)
 	c.ClientConn.ReportError(err)
+	c.hub.heard.Store(true)
 }
 
 // NewAddress implements [resolver.ClientConn] for resolvers that still use it.

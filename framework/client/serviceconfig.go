@@ -1,16 +1,10 @@
 package client
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
-
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // maxCallAttempts is gRPC's own cap on attempts, set on every connection so that Validate can promise it.
@@ -30,6 +24,7 @@ type (
 	methodConfig struct {
 		Names        []methodName `json:"name"`
 		WaitForReady bool         `json:"waitForReady"`
+		Timeout      string       `json:"timeout,omitempty"`
 		MaxRequest   int          `json:"maxRequestMessageBytes,omitempty"`
 		MaxResponse  int          `json:"maxResponseMessageBytes,omitempty"`
 		Retry        *retryConfig `json:"retryPolicy,omitempty"`
@@ -51,8 +46,12 @@ type (
 	}
 )
 
-// serviceConfigJSON renders the pushed part of a policy. idempotent lists the methods that may be retried.
-func serviceConfigJSON(p Policy, idempotent []methodName) (string, error) {
+// serviceConfigJSON renders the pushed part of a policy.
+//
+// The timeout is set for the unary methods by name, since for all methods it would end streams too. gRPC then derives
+// one context for a call where a limit set around it would make two, which is a third of what a call through this
+// package costs; see [Conn.invoke] for the calls that it does not bound.
+func serviceConfigJSON(p Policy, linked methods) (string, error) {
 	balancer := map[string]any{p.Balancer: struct{}{}}
 	if p.Balancer == PickFirst {
 		// Lists are sorted: without the shuffle all callers would take the same instance.
@@ -65,15 +64,13 @@ func serviceConfigJSON(p Policy, idempotent []methodName) (string, error) {
 	if p.HealthCheck {
 		sc.HealthCheck = &healthCheck{} // the empty name asks about the whole server
 	}
-	if r := p.Retry; r.MaxAttempts > 1 && len(idempotent) > 0 {
-		retried := all
-		retried.Names = idempotent
-		retried.Retry = &retryConfig{
-			MaxAttempts: r.MaxAttempts, InitialBackoff: seconds(r.InitialBackoff), MaxBackoff: seconds(r.MaxBackoff),
-			Multiplier: r.Multiplier, Codes: []string{"UNAVAILABLE"},
+	if p.Retry.MaxAttempts > 1 {
+		sc.Throttling = &throttling{MaxTokens: p.Retry.BudgetTokens, TokenRatio: p.Retry.BudgetRatio}
+	}
+	for _, kind := range []methodKind{{unary: true}, {idempotent: true}, {unary: true, idempotent: true}} {
+		if names := linked.byKind[kind]; len(names) > 0 {
+			sc.Methods = append(sc.Methods, all.of(kind, names, p))
 		}
-		sc.Methods = append(sc.Methods, retried)
-		sc.Throttling = &throttling{MaxTokens: r.BudgetTokens, TokenRatio: r.BudgetRatio}
 	}
 	b, err := json.Marshal(sc)
 	if err != nil {
@@ -82,32 +79,20 @@ func serviceConfigJSON(p Policy, idempotent []methodName) (string, error) {
 	return string(b), nil
 }
 
+// of returns a copy of c for the named methods, which are of one kind.
+func (c methodConfig) of(kind methodKind, names []methodName, p Policy) methodConfig {
+	c.Names = names
+	if kind.unary && p.Timeout > 0 {
+		c.Timeout = seconds(p.Timeout)
+	}
+	if r := p.Retry; kind.idempotent && r.MaxAttempts > 1 {
+		c.Retry = &retryConfig{
+			MaxAttempts: r.MaxAttempts, InitialBackoff: seconds(r.InitialBackoff), MaxBackoff: seconds(r.MaxBackoff),
+			Multiplier: r.Multiplier, Codes: []string{"UNAVAILABLE"},
+		}
+	}
+	return c
+}
+
 // seconds writes a duration as protobuf's JSON does.
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 9, 64) + "s" }
-
-// idempotentMethods lists, sorted, the methods of all protos linked into this process that say so by their
-// idempotency_level. Which of them a callee serves is not known here and does not matter: names are fully qualified.
-func idempotentMethods() []methodName {
-	var names []methodName
-	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
-		services := file.Services()
-		for i := range services.Len() {
-			methods := services.Get(i).Methods()
-			for j := range methods.Len() {
-				if m := methods.Get(j); isIdempotent(m) {
-					names = append(names, methodName{Service: string(services.Get(i).FullName()), Method: string(m.Name())})
-				}
-			}
-		}
-		return true
-	})
-	slices.SortFunc(names, func(a, b methodName) int {
-		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Method, b.Method))
-	})
-	return names
-}
-
-func isIdempotent(m protoreflect.MethodDescriptor) bool {
-	o, ok := m.Options().(*descriptorpb.MethodOptions)
-	return ok && o.GetIdempotencyLevel() != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN
-}

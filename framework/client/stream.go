@@ -69,7 +69,7 @@ func (c *Conn) explainStream(ctx context.Context, ch *channel, repeated int, err
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	if status.Code(err) == codes.DeadlineExceeded && expired(ctx) {
+	if deadline, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded && time.Until(deadline) <= 0 {
 		return status.Errorf(codes.DeadlineExceeded, "the stream to %q ended with the caller's own deadline (give the caller more time); gRPC says: %s%s",
 			c.callee, status.Convert(err).Message(), c.discoveryText(ch))
 	}
@@ -227,6 +227,12 @@ func (s *stream) Header() (metadata.MD, error) {
 	md, err := cs.Header()
 	if md != nil {
 		s.settle()
+	}
+	if err != nil {
+		s.mu.Lock()
+		ch := s.attempt.ch
+		s.mu.Unlock()
+		err = s.conn.explainStream(s.ctx, ch, 0, err)
 	}
 	return md, err
 }

@@ -1,0 +1,69 @@
+package client_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// BenchmarkUnary compares a call through the factory with calls through a plain grpc.ClientConn, all to the same
+// server in this process. The factory bounds every call, and a bounded call costs the server more than one without a
+// deadline, so the plain connection is measured with a deadline too.
+func BenchmarkUnary(b *testing.B) {
+	s := startServer(b, "127.0.0.1:0", nil)
+	bare, err := grpc.NewClient(s.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = bare.Close() })
+	factory := connect(b, newRegistry(s.addr), nil)
+	for _, arm := range []struct {
+		name    string
+		conn    grpc.ClientConnInterface
+		timeout time.Duration
+	}{{"bare", bare, 0}, {"bare with deadline", bare, 5 * time.Second}, {"factory", factory, 0}} {
+		b.Run(arm.name, func(b *testing.B) {
+			b.ReportAllocs()
+			in, out := wrapperspb.String("x"), &wrapperspb.StringValue{}
+			for b.Loop() {
+				ctx, cancel := context.Background(), context.CancelFunc(nil)
+				if arm.timeout > 0 {
+					ctx, cancel = context.WithTimeout(ctx, arm.timeout)
+				}
+				err := arm.conn.Invoke(ctx, methodPut, in, out)
+				if cancel != nil {
+					cancel()
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkServerStream is the same for a stream of one message.
+func BenchmarkServerStream(b *testing.B) {
+	s := startServer(b, "127.0.0.1:0", nil)
+	bare, err := grpc.NewClient(s.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = bare.Close() })
+	for name, c := range map[string]grpc.ClientConnInterface{"bare": bare, "factory": connect(b, newRegistry(s.addr), nil)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			out := &wrapperspb.StringValue{}
+			for b.Loop() {
+				stream, err := list(b.Context(), c)
+				for err == nil {
+					err = stream.RecvMsg(out)
+				}
+			}
+		})
+	}
+}
