@@ -1,0 +1,81 @@
+package httpserver
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime/debug"
+
+	"go.uber.org/zap"
+)
+
+// recovered answers 500 for a handler that panics, unless it has begun to answer: then the connection is
+// closed, so that the client does not take half an answer for a whole one.
+func recovered(h http.Handler, log *zap.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		watched := &watchedWriter{ResponseWriter: w}
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(http.ErrAbortHandler) // net/http's own word for it
+			}
+			log.Error("an HTTP handler panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path),
+				zap.String("panic", fmt.Sprint(p)), zap.String("stack", string(debug.Stack())))
+			if watched.began {
+				panic(http.ErrAbortHandler)
+			}
+			http.Error(w, "internal error", http.StatusInternalServerError)
+		}()
+		h.ServeHTTP(watched, r)
+	})
+}
+
+// watchedWriter knows whether the answer has begun. It keeps what handlers look for in a writer: flushing, hijacking
+// and copying from files.
+type watchedWriter struct {
+	http.ResponseWriter
+	began bool
+}
+
+// Unwrap serves [http.ResponseController].
+func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader begins the answer, unless it is a provisional one.
+func (w *watchedWriter) WriteHeader(code int) {
+	w.began = w.began || code >= http.StatusOK || code == http.StatusSwitchingProtocols
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Write begins the answer.
+func (w *watchedWriter) Write(b []byte) (int, error) {
+	w.began = true
+	return w.ResponseWriter.Write(b)
+}
+
+// ReadFrom lets the connection copy by itself where it can.
+func (w *watchedWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.began = true
+	return io.Copy(w.ResponseWriter, r)
+}
+
+// Flush begins the answer.
+func (w *watchedWriter) Flush() {
+	w.began = true
+	_ = http.NewResponseController(w.ResponseWriter).Flush() // a writer that cannot flush has nothing to flush
+}
+
+// Hijack takes the connection over.
+func (w *watchedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.began = true
+	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("taking the connection over: %w", err)
+	}
+	return c, rw, nil
+}
