@@ -33,9 +33,9 @@ func TestErrorsOfAFile(t *testing.T) {
 		"dotted key": {"server.tls.cert: x",
 			`config.yaml:1:1: unknown key "server.tls.cert"; write one level per line, each indented below the one before: server: tls: cert:`},
 		"callee nobody calls": {"clients:\n  orders: {}\n",
-			`config.yaml:2:3: unknown key "clients.orders"; no callee of this name: main.go needs app.Client("orders", ...)`},
+			`config.yaml:2:3: unknown key "clients.orders"; no callee of this name is declared: main.go needs app.Client("orders", ...)`},
 		"misspelt callee": {"clients:\n  user-servce: {}\n",
-			`config.yaml:2:3: unknown key "clients.user-servce"; did you mean "clients.user-service"? otherwise no callee of this name: main.go needs app.Client("user-servce", ...)`},
+			`config.yaml:2:3: unknown key "clients.user-servce"; did you mean "clients.user-service"? if not, no callee of this name is declared: main.go needs app.Client("user-servce", ...)`},
 		"key below a value": {"server: {max: {a: 1}}",
 			`config.yaml:1:15: server.max: this is a group of keys, not a whole number; write a single value`},
 		"number for duration": {"server:\n  timeout: 5\n",
@@ -128,7 +128,7 @@ func TestErrorsOfArguments(t *testing.T) {
 		"bad duration":     {[]string{"--set", "server.timeout=5"}, `--set: server.timeout: "5" is not a duration; write a number with a unit, for example "5s"`},
 		"bad float":        {[]string{"--set", "server.share=NaN"}, `--set: server.share: "NaN" is not a number; write it in digits, for example 0.5`},
 		"list of groups":   {[]string{"--set", "server.rules=x"}, `--set: server.rules: a list of groups cannot be written as text; write it in a configuration file`},
-		"unknown callee":   {[]string{"--set", "clients.orders.timeout=1s"}, `--set: unknown key "clients.orders"; no callee of this name: main.go needs app.Client("orders", ...)`},
+		"unknown callee":   {[]string{"--set", "clients.orders.timeout=1s"}, `--set: unknown key "clients.orders"; no callee of this name is declared: main.go needs app.Client("orders", ...)`},
 		"no value":         {[]string{"--set", "server.max"}, `--set: server.max has no value; write --set server.max=VALUE`},
 		"no key":           {[]string{"--set", "=1"}, `--set: KEY has no value; write --set KEY=VALUE`},
 		"secret apart":     {[]string{"--set", "etcd.password", "hunter22"}, `--set: etcd.password has no value; write --set etcd.password=VALUE`},
@@ -160,7 +160,7 @@ func TestErrorsOfTheEnvironment(t *testing.T) {
 		"strange": {"BLOGGER_USER__COLOUR=x",
 			`env BLOGGER_USER__COLOUR: unknown key "colour"; known here: "clients", "etcd", "server"`},
 		"callee": {"BLOGGER_USER__CLIENTS__ORDERS__TIMEOUT=1s",
-			`env BLOGGER_USER__CLIENTS__ORDERS__TIMEOUT: unknown key "clients.orders"; no callee of this name: main.go needs app.Client("orders", ...)`},
+			`env BLOGGER_USER__CLIENTS__ORDERS__TIMEOUT: unknown key "clients.orders"; no callee of this name is declared: main.go needs app.Client("orders", ...)`},
 		"nothing": {"BLOGGER_USER__=x",
 			`env BLOGGER_USER__: unknown key ""; known here: "clients", "etcd", "server"`},
 		"group": {"BLOGGER_USER__SERVER__TLS=x",
@@ -180,6 +180,13 @@ func TestErrorsOfTheEnvironment(t *testing.T) {
 			wantErr(t, err, tc.want)
 		})
 	}
+}
+
+func TestClientsWithoutAnyCallee(t *testing.T) {
+	t.Parallel()
+	_, err := config.Load(config.Sources{Service: "a", NoFile: true, Environ: []string{"A__CLIENTS__B__TIMEOUT=1s"}},
+		config.Section{Path: "server", Defaults: serverDefaults()})
+	wantErr(t, err, `env A__CLIENTS__B__TIMEOUT: unknown key "clients"; no callee is declared: main.go needs for example app.Client("user-service", ...)`)
 }
 
 func TestOneKeyInTwoSpellingsOfTheEnvironment(t *testing.T) {

@@ -33,14 +33,13 @@ func (ld *loader) unknown(n *node, path []string) string {
 	key, parent := strings.Join(path, "."), strings.Join(path[:len(path)-1], ".")
 	name := path[len(path)-1]
 	text := fmt.Sprintf("unknown key %q; ", key)
-	if path[0] == "clients" && len(path) <= 2 {
-		callee := name
-		if len(path) == 1 {
-			callee = "user-service"
-		}
-		remedy := fmt.Sprintf("no callee of this name: main.go needs app.Client(%q, ...)", callee)
-		if near := nearest(name, n.names()); near != "" && len(path) == 2 {
-			return text + suggest(near, parent, nil) + " otherwise " + remedy
+	if key == "clients" {
+		return text + `no callee is declared: main.go needs for example app.Client("user-service", ...)`
+	}
+	if parent == "clients" {
+		remedy := fmt.Sprintf("no callee of this name is declared: main.go needs app.Client(%q, ...)", name)
+		if near := nearest(name, n.names()); near != "" {
+			remedy = suggest(near, parent, nil) + " if not, " + remedy
 		}
 		return text + remedy
 	}
