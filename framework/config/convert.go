@@ -14,7 +14,7 @@ import (
 // want describes a type to a person: what it is called and how it is written.
 func want(t reflect.Type) (name, hint string) {
 	switch {
-	case t == durationType:
+	case isDuration(t):
 		return "a duration", `write it with a unit, for example "5s"`
 	case isText(t):
 		return "text", "put it in quotes"
@@ -57,7 +57,7 @@ func parse(t reflect.Type, s string) (reflect.Value, error) {
 		switch {
 		case errors.Is(err, strconv.ErrRange):
 			return v, fmt.Errorf("%s is out of range for %s of type %s", shorten(s), name, t)
-		case t == durationType:
+		case isDuration(t):
 			hint = "write a number with a unit" + `, for example "5s"`
 		case t.Kind() != reflect.Bool:
 			hint = strings.Replace(hint, "write it without quotes", "write it in digits", 1)
@@ -85,7 +85,7 @@ func parseKind(v reflect.Value, s string) error {
 		v.SetUint(u)
 		return err
 	default:
-		if v.Type() == durationType {
+		if isDuration(v.Type()) {
 			d, err := time.ParseDuration(s)
 			v.SetInt(int64(d))
 			return err
@@ -126,7 +126,7 @@ func fromText(t reflect.Type, s string) (any, error) {
 // scalarPlain is the form in which a scalar passes through the merge. What is read from text stays text: copying
 // a type with unexported fields would lose them.
 func scalarPlain(v reflect.Value, text string) any {
-	if isText(v.Type()) || v.Type() == durationType {
+	if isText(v.Type()) || isDuration(v.Type()) {
 		return text
 	}
 	switch v.Kind() {

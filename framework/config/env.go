@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -30,14 +31,9 @@ func (ld *loader) environment() []setting {
 			vars[name] = value
 		}
 	}
-	names := make([]string, 0, len(vars))
-	for name := range vars {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	var out []setting
 	taken := map[string]string{}
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		pos := Position{Name: "env " + name}
 		n, path, text := ld.resolveEnv(name)
 		if text != "" {

@@ -2,12 +2,12 @@ package config
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 )
@@ -20,11 +20,7 @@ var (
 // fill puts the merged settings into the sections, those of a base before the own ones of a section.
 func (ld *loader) fill() {
 	all := ld.merged.All()
-	keys := make([]string, 0, len(all))
-	for key := range all {
-		keys = append(keys, key)
-	}
-	sort.Strings(keys)
+	keys := slices.Sorted(maps.Keys(all))
 	for _, sec := range ld.sections {
 		if sec.base != nil {
 			ld.inherit(sec, keys, all)

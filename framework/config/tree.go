@@ -14,9 +14,6 @@ import (
 var (
 	keyPattern     = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 	segmentPattern = regexp.MustCompile(`^[a-z][a-z0-9]*([_-][a-z0-9]+)*$`)
-
-	durationType    = reflect.TypeFor[time.Duration]()
-	unmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
 type kind int
@@ -221,7 +218,11 @@ func fieldsOf(t reflect.Type) ([]field, error) {
 }
 
 // isText says whether values of a type are read by a method of theirs.
-func isText(t reflect.Type) bool { return reflect.PointerTo(t).Implements(unmarshalerType) }
+func isText(t reflect.Type) bool {
+	return reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}
+
+func isDuration(t reflect.Type) bool { return t == reflect.TypeFor[time.Duration]() }
 
 func isScalar(t reflect.Type) bool {
 	if isText(t) {

@@ -150,7 +150,7 @@ func show(v reflect.Value, secret bool) any {
 }
 
 func showScalar(v reflect.Value) any {
-	if v.Type() == durationType {
+	if isDuration(v.Type()) {
 		return durationText(time.Duration(v.Int()))
 	}
 	if isText(v.Type()) {

@@ -228,7 +228,7 @@ func scalarNode(t reflect.Type, y *yaml.Node, secret bool) (any, error) {
 	}
 	tag := y.ShortTag()
 	switch {
-	case t == durationType || isText(t):
+	case isDuration(t) || isText(t):
 		if !isTextTag(tag) {
 			return nil, mismatch(t, y, secret)
 		}
@@ -283,7 +283,7 @@ func conceal(err error, t reflect.Type, secret bool) error {
 // mismatch says that a value has another type than its key.
 func mismatch(t reflect.Type, y *yaml.Node, secret bool) error {
 	name, hint := want(t)
-	if t == durationType && y.ShortTag() == "!!int" && !secret {
+	if isDuration(t) && y.ShortTag() == "!!int" && !secret {
 		hint = fmt.Sprintf("write it with a unit, for example %q", shorten(y.Value)+"s")
 	}
 	if t.Kind() == reflect.Slice && y.Kind == yaml.ScalarNode && y.ShortTag() == "!!str" && !secret {
