@@ -170,11 +170,15 @@ func split(err error) []error {
 func (ld *loader) invalid(sec *section, err error) (p Problem, id string) {
 	text := err.Error()
 	p = Problem{Key: sec.name, Cause: err}
-	if clean := redact(text, sec.value, false); clean != text {
+	m := validateKey.FindStringSubmatch(text)
+	head := "" // the key is no secret, whatever it has in common with one
+	if m != nil {
+		head = m[0]
+	}
+	if clean := head + redact(text[len(head):], sec.value, false); clean != text {
 		text, p.Cause = clean, nil
 	}
 	p.Text = sec.name + ": " + text
-	m := validateKey.FindStringSubmatch(text)
 	if m == nil {
 		return p, p.Text
 	}

@@ -106,7 +106,7 @@ func usage(service string, root *node) string {
 	_ = w.Flush() // a strings.Builder takes everything
 	b.WriteString("\nkeys, with type and default")
 	if service != "" {
-		fmt.Fprintf(&b, " (the environment variable of a key is %s and the key, upper case, \"__\" for \".\")", envPrefix(service))
+		fmt.Fprintf(&b, " (the environment variable of a key is %s and the key, upper case, \"__\" for \".\", \"_\" for \"-\")", envPrefix(service))
 	}
 	b.WriteString(":\n")
 	root.leaves(nil, func(path []string, n *node) {

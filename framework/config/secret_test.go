@@ -95,6 +95,7 @@ func TestErrorsAboutSecretsDoNotShowThem(t *testing.T) {
 		"misspelt":        {"", args("--set", "etcd.pasword=hunter"), `--set: unknown key "etcd.pasword"; did you mean "etcd.password"?`},
 		"as a flag":       {"", args("--etcd.password=hunter"), `arguments: unknown flag "--etcd.password"; flags are --config FILE, --env NAME, --set KEY=VALUE and --help; a setting is given as --set etcd.password=VALUE`},
 		"Validate":        {"etcd: {password: hunter}", nil, `config.yaml:1:18: etcd.password: "***" is too short; write 8 characters`},
+		"Validate short":  {`etcd: {password: "pass"}`, nil, `config.yaml:1:18: etcd.password: "***" is too short; write 8 characters`},
 		"Validate quoted": {`etcd: {password: "hun\"ter"}`, nil, `config.yaml:1:18: etcd.password: "***" is too short; write 8 characters`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +144,7 @@ flags:
   --set KEY=VALUE  set one key; may be repeated, wins over files and environment
   -h, --help       print this text
 
-keys, with type and default (the environment variable of a key is BLOG__ and the key, upper case, "__" for "."):
+keys, with type and default (the environment variable of a key is BLOG__ and the key, upper case, "__" for ".", "_" for "-"):
   server.listen              text          ":9000"
   server.names               list          []
   server.pass                text          "***"
