@@ -59,8 +59,8 @@ type Timing struct {
 	Reput time.Duration
 	// Created bounds the wait for a watch to be confirmed. Default 5 s.
 	Created time.Duration
-	// Probe is how long a watch may be silent before it is asked for a sign of life; after three unanswered ones the
-	// service is listed. Default 10 s.
+	// Probe is how long a watch may be silent before it is asked for a sign of life, and how long it has to answer. After
+	// three unanswered questions the service is listed. Default 10 s.
 	Probe time.Duration
 	// AntiEntropy is the time between two lists that should change nothing. Default 5 min.
 	AntiEntropy time.Duration

@@ -11,12 +11,9 @@ import (
 	"github.com/newsvc/newsvc/framework/internal/backoff"
 )
 
-// silentProbes is how many questions in a row a watch may leave unanswered before the service is listed.
-const silentProbes = 3
-
-// hintProbes is the same for questions that were prompted by a hint or a reconnection. There is a second one because
-// etcd does not answer for a watch that is still catching up.
-const hintProbes = 2
+// maxUnanswered is how many questions in a row a watch may leave unanswered before its silence is looked into. It is not
+// one because etcd does not answer for a watch that is still catching up.
+const maxUnanswered = 2
 
 // drainLimit is how many responses are taken in before the state is handed on.
 const drainLimit = 256
@@ -31,7 +28,7 @@ type watching struct {
 	// The questions for a sign of life.
 	timer      *time.Timer
 	unanswered int
-	limit      int
+	behind     bool // it was silent once though there was something to tell
 	gap        time.Duration
 }
 
@@ -63,7 +60,7 @@ func (w *watching) run(ctx context.Context) error {
 			}
 			err = w.takeAll(wr)
 		case <-w.timer.C:
-			err = w.ask()
+			err = w.ask(ctx)
 		case <-w.kicks:
 			w.askSoon()
 		case <-w.hints:
@@ -162,30 +159,56 @@ func (w *watching) sign() {
 
 // alive makes the next question due in a while.
 func (w *watching) alive() {
-	w.unanswered, w.limit, w.gap = 0, silentProbes, w.src.opt.Timing.Probe
+	w.unanswered, w.behind, w.gap = 0, false, w.src.opt.Timing.Probe
 	w.timer.Reset(backoff.Spread(w.gap, 0.2))
 }
 
-// askSoon asks now, and has the service listed soon when no answer comes.
+// askSoon asks now, and looks into a silence soon.
 func (w *watching) askSoon() {
-	w.unanswered, w.limit, w.gap = 0, hintProbes, w.src.opt.Timing.PokeWait/hintProbes
-	_ = w.ask() // the first question never fails
+	w.unanswered, w.gap = 0, w.src.opt.Timing.PokeWait/maxUnanswered
+	w.askNow()
 }
 
-// ask asks for a sign of life, or gives up when there were too many questions without one. Without a connection a list
-// would not do better; the client then goes on with the same watch once there is one.
-func (w *watching) ask() error {
-	if w.unanswered >= w.limit {
-		if w.connected() {
-			return errSilent
-		}
-		w.unanswered, w.limit, w.gap = 0, silentProbes, w.src.opt.Timing.Probe
-		w.watchErr = explain(w.src.cli, fmt.Sprintf("watching %q", w.service), errNoSign)
-		w.publish(false)
-	}
+func (w *watching) askNow() {
 	w.unanswered++
 	w.stream.probe()
 	w.timer.Reset(backoff.Spread(w.gap, 0.2))
+}
+
+// ask asks for a sign of life, or looks into the silence when there were enough questions without one. Without a
+// connection there is nothing to look into: the client goes on with the same watch once there is one.
+func (w *watching) ask(ctx context.Context) error {
+	if w.unanswered >= maxUnanswered {
+		if w.connected() {
+			return w.lookInto(ctx)
+		}
+		w.unanswered, w.gap = 0, w.src.opt.Timing.Probe
+		w.watchErr = explain(w.src.cli, fmt.Sprintf("watching %q", w.service), errNoSign)
+		w.publish(false)
+	}
+	w.askNow()
+	return nil
+}
+
+// lookInto finds out what a silence means. A watch from a revision that etcd has not reached is never answered for. So
+// when etcd stands where the watch does, nothing was missed, and that is a sign of life; when it is behind, it was
+// restored; and when it is ahead, the watch has one more chance to answer.
+func (w *watching) lookInto(ctx context.Context) error {
+	resp, err := w.src.get(ctx, w.src.prefixOf(w.service), clientv3.WithKeysOnly())
+	switch {
+	case err != nil:
+		return errSilent // the list that follows will say why
+	case resp.Header.ClusterId != w.cluster || resp.Header.Revision < w.resume():
+		return errReset
+	case resp.Header.Revision == w.resume():
+		w.sign()
+		w.publish(false)
+	case w.behind:
+		return errSilent
+	default:
+		w.behind = true
+		w.askNow()
+	}
 	return nil
 }
 

@@ -2,14 +2,10 @@ package etcd
 
 import (
 	"context"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
-
-// pageTimeout bounds one page of a list; it is longer than that of other calls because a page may be a megabyte.
-const pageTimeout = 5 * time.Second
 
 // listing is a whole prefix as it was at one revision.
 type listing struct {
@@ -45,7 +41,7 @@ func (s *Source) listPages(ctx context.Context, prefix string, fold func(*client
 }
 
 func (s *Source) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout*5/3) // longer than other calls have: a page may be a megabyte
 	defer cancel()
 	return s.cli.Get(ctx, key, opts...)
 }

@@ -1,0 +1,160 @@
+package etcd_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/newsvc/newsvc/framework/devetcd"
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
+	"github.com/newsvc/newsvc/framework/etcdclient"
+)
+
+// withAuth switches authentication on and gives the code under test a user of its own, with no permission yet.
+func (f *fixture) withAuth() {
+	f.t.Helper()
+	f.admin = f.server.Client() // in the same process: it needs no password
+	ctx := f.ctx()
+	do := func(err error) {
+		f.t.Helper()
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	_, err := f.admin.UserAdd(ctx, "root", "secret")
+	do(err)
+	_, err = f.admin.UserGrantRole(ctx, "root", "root")
+	do(err)
+	_, err = f.admin.UserAdd(ctx, "svc", "secret")
+	do(err)
+	_, err = f.admin.RoleAdd(ctx, "svc")
+	do(err)
+	_, err = f.admin.UserGrantRole(ctx, "svc", "svc")
+	do(err)
+	_, err = f.admin.AuthEnable(ctx)
+	do(err)
+	f.admin = f.user("root")
+	f.cli = f.user("svc")
+}
+
+func (f *fixture) user(name string) *clientv3.Client {
+	f.t.Helper()
+	cfg := etcdclient.DefaultConfig()
+	cfg.Endpoints, cfg.Username, cfg.Password = []string{f.proxy.addr()}, name, "secret"
+	cli, err := etcdclient.New(cfg, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = cli.Close() })
+	return cli
+}
+
+func (f *fixture) grant() {
+	f.t.Helper()
+	if _, err := f.admin.RoleGrantPermission(f.ctx(), "svc", f.prefix+"/", clientv3.GetPrefixRangeEnd(f.prefix+"/"),
+		clientv3.PermissionType(clientv3.PermReadWrite)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func TestMissingPermissionIsReportedAndEndsByItself(t *testing.T) {
+	t.Parallel()
+	f := newOwnFixture(t, devetcd.Config{AuthTokenTTL: time.Second})
+	f.withAuth()
+	w := discoverytest.NewWatcher(t, f.source(), "user", nil)
+	reg, err := f.registrar().Register(f.ctx(), *discoverytest.Instance("user", addr1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := f.await(reg, "a reason", func(st discovery.RegistrationStatus) bool { return st.Err != nil })
+	if st.State != discovery.RegistrationPending || !strings.Contains(st.Err.Error(), "etcd.username") {
+		t.Errorf("status = %+v, want pending and a hint at etcd.username", st)
+	}
+	u := w.Wait("an update that says why", func(u discovery.Update) bool { return u.Err != nil })
+	if u.Known() || !strings.Contains(u.Err.Error(), "etcd.username") {
+		t.Errorf("update = %+v, want none known and a hint at etcd.username", u)
+	}
+	f.grant()
+	f.await(reg, "it to be up", inState(discovery.RegistrationUp))
+	if u := w.WaitAddrs(addr1); u.Err != nil {
+		t.Errorf("Err = %v", u.Err)
+	}
+}
+
+func TestExpiringTokensDisturbNothing(t *testing.T) {
+	t.Parallel()
+	f := newOwnFixture(t, devetcd.Config{AuthTokenTTL: time.Second})
+	f.withAuth()
+	f.grant()
+	reg := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	w := discoverytest.NewWatcher(t, f.source(), "user", nil)
+	w.WaitAddrs(addr1)
+	timer := time.NewTimer(4 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.ctx().Done():
+	}
+	if st := reg.Status(); st.Count != 1 {
+		t.Errorf("status = %+v, want announced once", st)
+	}
+	if n := len(w.Updates()); n != 1 {
+		t.Errorf("%d updates, want the first one only: %+v", n, w.Updates())
+	}
+	f.put(discoverytest.Instance("user", "10.0.0.2:9000"))
+	w.WaitAddrs(addr1, "10.0.0.2:9000")
+}
+
+func TestFullEtcdKeepsWhatIsThereAndTakesTheRestLater(t *testing.T) {
+	t.Parallel()
+	f := newOwnFixture(t, devetcd.Config{QuotaBytes: 4 << 20})
+	r := f.registrar()
+	older := f.register(r, discoverytest.Instance("user", addr1))
+	lease, _ := f.get(f.key("user", addr1))
+	big := strings.Repeat("x", 256<<10)
+	for {
+		_, err := f.admin.Put(f.ctx(), f.prefix+"-filler", big)
+		if errors.Is(err, rpctypes.ErrNoSpace) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	newer, err := r.Register(f.ctx(), *discoverytest.Instance("user", "10.0.0.2:9000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := f.await(newer, "a reason", func(st discovery.RegistrationStatus) bool { return st.Err != nil })
+	if !strings.Contains(st.Err.Error(), "is full") || !strings.Contains(st.Err.Error(), "defragment") {
+		t.Errorf("status = %+v, want it to say that etcd is full and what to do", st)
+	}
+	f.freeSpace()
+	f.await(newer, "it to be up", inState(discovery.RegistrationUp))
+	if after, _ := f.get(f.key("user", addr1)); after != lease || older.Status().Count != 1 {
+		t.Errorf("the older one hangs on %x and has status %+v, want it untouched on %x", after, older.Status(), lease)
+	}
+}
+
+func (f *fixture) freeSpace() {
+	f.t.Helper()
+	f.del(f.prefix + "-filler")
+	resp, err := f.admin.Get(f.ctx(), "x")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := f.admin.Compact(f.ctx(), resp.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := f.admin.Defragment(f.ctx(), f.server.Addr()); err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := f.admin.AlarmDisarm(f.ctx(), &clientv3.AlarmMember{}); err != nil {
+		f.t.Fatal(err)
+	}
+}

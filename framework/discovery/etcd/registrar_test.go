@@ -1,0 +1,390 @@
+package etcd_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/newsvc/newsvc/framework/devetcd"
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
+	"github.com/newsvc/newsvc/framework/discovery/etcd"
+)
+
+const addr1 = "10.0.0.1:9000"
+
+func (f *fixture) leases() []clientv3.LeaseStatus {
+	f.t.Helper()
+	resp, err := f.admin.Leases(f.ctx())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return resp.Leases
+}
+
+func TestCloseLeavesNeitherKeyNorLease(t *testing.T) {
+	t.Parallel()
+	f := newOwnFixture(t, devetcd.Config{})
+	r := f.registrar()
+	reg := f.register(r, discoverytest.Instance("user", addr1))
+	if lease, _ := f.get(f.key("user", addr1)); lease == 0 || len(f.leases()) != 1 {
+		t.Fatalf("key hangs on lease %d, %d leases exist; want it on the only one", lease, len(f.leases()))
+	}
+	if st := r.State(); len(st) != 1 || st[0].Key != f.key("user", addr1) || st[0].Lease == 0 {
+		t.Errorf("State = %+v", st)
+	}
+	f.close(reg)
+	if keys, leases := f.keys(), f.leases(); len(keys)+len(leases) != 0 {
+		t.Errorf("after Close there are keys %v and leases %v", keys, leases)
+	}
+	if st := r.State(); len(st) != 0 {
+		t.Errorf("State after Close = %+v", st)
+	}
+}
+
+func TestCloseAtAnyMomentLeavesNothing(t *testing.T) {
+	t.Parallel()
+	f := newOwnFixture(t, devetcd.Config{})
+	r := f.registrar()
+	inst := discoverytest.Instance("user", addr1)
+	for n := range 200 {
+		reg, err := r.Register(f.ctx(), *inst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n%2 == 0 {
+			ctx, cancel := context.WithTimeout(f.ctx(), time.Duration(n)*20*time.Microsecond)
+			_ = discovery.WaitUp(ctx, reg) // or not yet: Close must cope with both
+			cancel()
+		}
+		f.close(reg)
+		if keys, leases := f.keys(), f.leases(); len(keys)+len(leases) != 0 {
+			t.Fatalf("round %d: after Close there are keys %v and leases %v", n, keys, leases)
+		}
+	}
+}
+
+func TestDeletedKeyComesBackOnTheSameLease(t *testing.T) {
+	t.Parallel()
+	for name, del := range map[string]func(*fixture){
+		"the key":    func(f *fixture) { f.del(f.key("user", addr1)) },
+		"the prefix": func(f *fixture) { f.del(f.prefix+"/", clientv3.WithPrefix()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			reg := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+			before, _ := f.get(f.key("user", addr1))
+			for round := range 3 {
+				del(f)
+				f.await(reg, "another announcement", func(st discovery.RegistrationStatus) bool {
+					return st.State == discovery.RegistrationUp && st.Count == round+2
+				})
+				if after, _ := f.get(f.key("user", addr1)); after != before {
+					t.Fatalf("the key hangs on lease %x, want the one it had, %x", after, before)
+				}
+			}
+		})
+	}
+}
+
+func TestDefacedKeyIsRestored(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	inst := discoverytest.Instance("user", addr1)
+	key := f.key("user", addr1)
+	f.register(f.registrar(), inst)
+	lease, value := f.get(key)
+	f.putRaw(key, "{")
+	f.eventually("the value to be restored", func() bool {
+		l, v := f.get(key)
+		return l == lease && v == value
+	})
+}
+
+// eventually polls etcd, for what no channel tells of.
+func (f *fixture) eventually(what string, ok func() bool) {
+	f.t.Helper()
+	ctx := f.ctx()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			f.t.Fatalf("waiting for %s: not within %v", what, patience)
+		}
+	}
+}
+
+func TestRevokedLeaseIsReplacedFast(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	reg := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	lease, _ := f.get(f.key("user", addr1))
+	start := time.Now()
+	if _, err := f.admin.Revoke(f.ctx(), lease); err != nil {
+		t.Fatal(err)
+	}
+	f.await(reg, "a second announcement", func(st discovery.RegistrationStatus) bool {
+		return st.State == discovery.RegistrationUp && st.Count == 2
+	})
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	if after, _ := f.get(f.key("user", addr1)); after == lease || after == 0 {
+		t.Errorf("key hangs on lease %x after %x was revoked", after, lease)
+	}
+}
+
+func TestRestartedEtcdKeepsKeyAndLease(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, devetcd.Config{Dir: t.TempDir()})
+	f := fixtureOn(t, server)
+	reg := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	w := discoverytest.NewWatcher(t, f.source(), "user", nil)
+	w.WaitAddrs(addr1)
+	before, err := f.admin.Get(f.ctx(), f.key("user", addr1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = server.Close()
+	f.await(reg, "it to be suspect", inState(discovery.RegistrationSuspect))
+	startServer(t, devetcd.Config{Dir: server.Dir(), ClientAddr: server.Addr()})
+	f.await(reg, "it to be up", inState(discovery.RegistrationUp))
+	after, err := f.admin.Get(f.ctx(), f.key("user", addr1))
+	if err != nil || len(after.Kvs) != 1 {
+		t.Fatalf("key after the restart: %v, %v", after, err)
+	}
+	if a, b := after.Kvs[0], before.Kvs[0]; a.ModRevision != b.ModRevision || a.Lease != b.Lease {
+		t.Errorf("key was written again: revision %d lease %x, before %d %x", a.ModRevision, a.Lease, b.ModRevision, b.Lease)
+	}
+	if st := reg.Status(); st.Count != 1 {
+		t.Errorf("announced %d times, want once", st.Count)
+	}
+	f.put(discoverytest.Instance("user", "10.0.0.2:9000"))
+	w.WaitAddrs(addr1, "10.0.0.2:9000")
+}
+
+func TestWipedEtcdGetsEveryKeyBack(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, devetcd.Config{Dir: t.TempDir()})
+	f := fixtureOn(t, server)
+	f.putMany("filler", 200) // so that revisions of the new etcd are below those of the old one
+	f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	w := discoverytest.NewWatcher(t, f.source(), "user", nil)
+	w.WaitAddrs(addr1)
+	_ = server.Close()
+	startServer(t, devetcd.Config{Dir: t.TempDir(), ClientAddr: server.Addr()})
+	f.eventually("the key in the new etcd", func() bool { lease, _ := f.get(f.key("user", addr1)); return lease != 0 })
+	f.put(discoverytest.Instance("user", "10.0.0.2:9000"))
+	w.WaitAddrs(addr1, "10.0.0.2:9000")
+}
+
+func TestCutLongerThanTheLeaseEndsByItself(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	key := f.key("user", addr1)
+	reg := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	f.proxy.setCut(true)
+	f.await(reg, "it to be suspect", inState(discovery.RegistrationSuspect))
+	f.eventually("the lease to end", func() bool { lease, _ := f.get(key); return lease == 0 })
+	f.proxy.setCut(false)
+	st := f.await(reg, "it to be up", inState(discovery.RegistrationUp))
+	if st.Count != 2 || st.Err != nil {
+		t.Errorf("status = %+v, want announced twice without error", st)
+	}
+}
+
+func TestRegistersWhenEtcdComesLater(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, devetcd.Config{})
+	_ = server.Close()
+	f := fixtureOn(t, server)
+	w := discoverytest.NewWatcher(t, f.source(), "user", nil)
+	reg, err := f.registrar().Register(f.ctx(), *discoverytest.Instance("user", addr1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := f.await(reg, "a reason", func(st discovery.RegistrationStatus) bool { return st.Err != nil })
+	if text := st.Err.Error(); st.State != discovery.RegistrationPending || !strings.Contains(text, f.proxy.addr()) || !strings.Contains(text, "etcd.endpoints") {
+		t.Errorf("status = %+v, want pending with an error that names etcd and the setting", st)
+	}
+	u := w.Wait("an update that says why", func(u discovery.Update) bool { return u.Err != nil })
+	if u.Known() || !strings.Contains(u.Err.Error(), f.proxy.addr()) {
+		t.Errorf("update = %+v, want none known and an error that names etcd", u)
+	}
+	startServer(t, devetcd.Config{ClientAddr: server.Addr()})
+	f.await(reg, "it to be up", inState(discovery.RegistrationUp))
+	if u := w.WaitAddrs(addr1); u.Err != nil {
+		t.Errorf("Err = %v after etcd came", u.Err)
+	}
+}
+
+func TestOldProcessNeverRemovesTheKeyOfTheNewOne(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	key := f.key("user", addr1)
+	older := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	next := discoverytest.Instance("user", addr1)
+	next.Incarnation = "next"
+	newer := f.register(f.registrar(), next)
+	st := f.await(older, "a conflict", inState(discovery.RegistrationConflict))
+	if !strings.Contains(st.Err.Error(), `"next"`) || !strings.Contains(st.Err.Error(), "registration.advertise") {
+		t.Errorf("the conflict's reason is %v", st.Err)
+	}
+	lease, value := f.get(key)
+	f.close(older)
+	if l, v := f.get(key); l != lease || v != value || !strings.Contains(v, `"next"`) {
+		t.Errorf("key is %x %q after the old process left, want %x %q", l, v, lease, value)
+	}
+	if st := newer.Status(); st.State != discovery.RegistrationUp || st.Count != 1 {
+		t.Errorf("the new process' status is %+v", st)
+	}
+}
+
+func TestLostLeaseDoesNotTakeBackWhatANewerProcessHolds(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	key := f.key("user", addr1)
+	older := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	f.proxy.setCut(true)
+	f.eventually("the lease to end", func() bool { lease, _ := f.get(key); return lease == 0 })
+	next := discoverytest.Instance("user", addr1)
+	next.Incarnation = "next"
+	f.put(next)
+	f.proxy.setCut(false)
+	f.await(older, "a conflict", inState(discovery.RegistrationConflict))
+	f.del(key)
+	f.await(older, "it to take the address again", inState(discovery.RegistrationUp))
+}
+
+func TestUpdateDuringAnOutageGoesOnAfterItsContext(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	reg := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	f.proxy.setCut(true)
+	ctx, cancel := context.WithTimeout(f.ctx(), 100*time.Millisecond)
+	defer cancel()
+	err := reg.Update(ctx, func(i *discovery.Instance) { i.State = discovery.StateDraining })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Update = %v, want its context's end", err)
+	}
+	f.proxy.setCut(false)
+	f.eventually("the change to be stored", func() bool {
+		_, v := f.get(f.key("user", addr1))
+		return strings.Contains(v, "draining")
+	})
+	if err := reg.Update(f.ctx(), func(i *discovery.Instance) { i.Weight = -1 }); err == nil || !strings.Contains(err.Error(), "weight") {
+		t.Errorf("Update with a negative weight = %v", err)
+	}
+	if err := reg.Update(f.ctx(), func(i *discovery.Instance) { i.Weight = 5 }); err != nil {
+		t.Errorf("Update = %v", err)
+	}
+}
+
+func TestCloseWithoutEtcdEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r := f.registrar()
+	f.register(r, discoverytest.Instance("user", addr1))
+	f.proxy.setCut(true)
+	ctx, cancel := context.WithTimeout(f.ctx(), 300*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	err := r.Close(ctx)
+	if err == nil || !strings.Contains(err.Error(), "ends within 3s") {
+		t.Errorf("Close = %v, want an error that says when the lease ends", err)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("Close took %v", d)
+	}
+	if _, err := r.Register(f.ctx(), *discoverytest.Instance("user", addr1)); !errors.Is(err, discovery.ErrClosed) {
+		t.Errorf("Register after Close = %v, want ErrClosed", err)
+	}
+	f.eventually("the lease to end", func() bool { lease, _ := f.get(f.key("user", addr1)); return lease == 0 })
+}
+
+func TestSameInstanceTwiceIsRefused(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r := f.registrar()
+	inst := discoverytest.Instance("user", addr1)
+	reg := f.register(r, inst)
+	if _, err := r.Register(f.ctx(), *inst); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("second Register = %v", err)
+	}
+	f.close(reg)
+	f.close(f.register(r, inst))
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for _, tc := range []struct {
+		opt  etcd.Options
+		want string
+	}{
+		{etcd.Options{Prefix: "x/"}, `prefix: "x/"`},
+		{etcd.Options{TTL: time.Second}, `ttl: "1s"`},
+		{etcd.Options{TTL: 2 * time.Hour}, `ttl: "2h0m0s"`},
+		{etcd.Options{TTL: 10500 * time.Millisecond}, `ttl: "10.5s"`},
+		{etcd.Options{CallTimeout: -1}, "call timeout"},
+	} {
+		if _, err := etcd.NewRegistrar(f.cli, tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("NewRegistrar(%+v) = %v, want %q in it", tc.opt, err, tc.want)
+		}
+		if _, err := etcd.NewSource(f.cli, tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("NewSource(%+v) = %v, want %q in it", tc.opt, err, tc.want)
+		}
+	}
+	if _, err := etcd.NewSource(nil, etcd.Options{}); err == nil || !strings.Contains(err.Error(), "etcdclient.New") {
+		t.Errorf("NewSource(nil) = %v", err)
+	}
+}
+
+func TestManyRegistrationsShareOneStream(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r := f.registrar()
+	const n = 40
+	regs := make([]discovery.Registration, n)
+	for k := range n {
+		reg, err := r.Register(f.ctx(), *discoverytest.Instance("user", fmt.Sprintf("10.0.0.1:%d", 9000+k)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		regs[k] = reg
+	}
+	for _, reg := range regs {
+		if err := discovery.WaitUp(f.ctx(), reg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Twice the lease later all of them are there still, and none was written again.
+	timer := time.NewTimer(6 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.ctx().Done():
+	}
+	for _, reg := range regs {
+		if st := reg.Status(); st.State != discovery.RegistrationUp || st.Count != 1 {
+			t.Errorf("status = %+v", st)
+		}
+	}
+	if keys := f.keys(); len(keys) != n {
+		t.Errorf("%d keys, want %d", len(keys), n)
+	}
+	if err := r.Close(f.ctx()); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if keys := f.keys(); len(keys) != 0 {
+		t.Errorf("keys after Close: %v", keys)
+	}
+}
