@@ -59,35 +59,47 @@ func attributesOf(i *discovery.Instance) *attributes.Attributes {
 }
 
 // told is a set of instances as gRPC is told of it. Both forms of a state are filled, since some balancers still read
-// only addresses; the endpoints' addresses are parts of that one slice.
+// only addresses.
 type told struct {
 	instances []*discovery.Instance // sorted by address
 	addresses []resolver.Address
 	endpoints []resolver.Endpoint
 }
 
-// tell makes a set of instances, taking over what has not changed since before. The slices are new ones, because gRPC
-// keeps what it was given.
+// tell makes a set of instances, taking over what has not changed since before, run by run: with ten thousand of them
+// the copying is all that one change costs. The slices are new ones, because gRPC keeps what it was given.
 func tell(instances []*discovery.Instance, before told) told {
 	next := told{
 		instances: instances,
 		addresses: make([]resolver.Address, len(instances)),
 		endpoints: make([]resolver.Endpoint, len(instances)),
 	}
-	b := 0
-	for n, i := range instances {
-		for b < len(before.instances) && before.instances[b] != i && before.instances[b].Addr < i.Addr {
+	old := before.instances
+	for n, b := 0, 0; n < len(instances); {
+		for b < len(old) && old[b] != instances[n] && old[b].Addr < instances[n].Addr {
 			b++
 		}
-		if b < len(before.instances) && before.instances[b] == i {
-			next.addresses[n], next.endpoints[n].Attributes = before.addresses[b], before.endpoints[b].Attributes
-			b++
-		} else {
-			next.addresses[n], next.endpoints[n].Attributes = addressOf(i), attributesOf(i)
+		run := 0
+		for b+run < len(old) && n+run < len(instances) && old[b+run] == instances[n+run] {
+			run++
 		}
-		next.endpoints[n].Addresses = next.addresses[n : n+1 : n+1]
+		if run == 0 {
+			next.make(n)
+			n++
+			continue
+		}
+		copy(next.addresses[n:], before.addresses[b:b+run])
+		copy(next.endpoints[n:], before.endpoints[b:b+run])
+		n, b = n+run, b+run
 	}
 	return next
+}
+
+// make fills in what is made of one instance.
+func (t told) make(n int) {
+	i := t.instances[n]
+	t.addresses[n] = addressOf(i)
+	t.endpoints[n] = resolver.Endpoint{Addresses: []resolver.Address{t.addresses[n]}, Attributes: attributesOf(i)}
 }
 
 func (t told) state() resolver.State {

@@ -260,3 +260,45 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	discoverytest.NewWatcher(t, c, "user", nil).Wait("all", func(u discovery.Update) bool { return len(u.Instances) == workers*200+1 })
 }
+
+// fed is a source that a benchmark feeds by hand.
+type fed chan discovery.Update
+
+func (f fed) Watch(ctx context.Context, _ string, yield func(discovery.Update)) error {
+	for {
+		select {
+		case u := <-f:
+			yield(u)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func BenchmarkJoin(b *testing.B) {
+	for _, size := range []int{1000, 10_000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			src := make(fed)
+			c := cache.New(src, cache.Options{})
+			defer c.Close()
+			all := make([]*discovery.Instance, 0, size+1)
+			for n := range size {
+				all = append(all, discoverytest.Instance("user", fmt.Sprintf("10.0.%03d.%03d:9000", n/250, n%250)))
+			}
+			seen, ended := make(chan struct{}), make(chan struct{})
+			ctx, cancel := context.WithCancel(b.Context())
+			go func() {
+				defer close(ended)
+				_ = c.Watch(ctx, "user", func(discovery.Update) { seen <- struct{}{} })
+			}()
+			b.ReportAllocs()
+			for n := 0; b.Loop(); n++ {
+				joined := discoverytest.Instance("user", fmt.Sprintf("10.9.0.%03d:9000", n%250))
+				src <- discovery.Update{Instances: append(slices.Clone(all), joined), Revision: int64(n)}
+				<-seen
+			}
+			cancel()
+			<-ended
+		})
+	}
+}
