@@ -1,9 +1,9 @@
-// Package admin mounts the handlers that operators and probes ask: liveness, readiness, metrics, log level, configuration, discovery
-// and profiles, on one HTTP listener of its own. It knows nothing about what it serves: the handlers are given to it, and
-// what is not given is not there.
+// Package admin mounts the handlers that operators and probes ask: liveness, readiness, metrics, log level,
+// configuration, discovery and profiles, on one HTTP listener of its own. It knows nothing about what it serves: the
+// handlers are given to it, and what is not given is not there.
 //
-// It has no authentication. It listens on loopback unless configured otherwise; where it is opened to a network, the network or
-// mTLS must keep strangers away.
+// It has no authentication. It listens on loopback unless configured otherwise; where it is opened to a network, the
+// network or mTLS must keep strangers away.
 package admin
 
 import (
@@ -23,13 +23,13 @@ import (
 type Config struct {
 	// Enabled starts the listener. Default true.
 	Enabled bool `config:"enabled"`
-	// Listen is the host:port to listen on. Default "127.0.0.1:9001", which only the same machine reaches; ":9001" opens it to
-	// probes and scrapers, and to everybody else on that network.
+	// Listen is the host:port to listen on. Default "127.0.0.1:9001", which only the same machine reaches; ":9001"
+	// opens it to probes and scrapers, and to everybody else on that network.
 	Listen string `config:"listen"`
 	// TLS names certificate files; empty is plaintext. Default: empty.
 	TLS certs.ServerConfig `config:"tls"`
-	// Pprof serves profiles under /debug/pprof/. They cost nothing until they are asked for, and show memory contents to
-	// whoever asks. Default true.
+	// Pprof serves profiles under /debug/pprof/. They cost nothing until they are asked for, and show memory contents
+	// to whoever asks. Default true.
 	Pprof bool `config:"pprof"`
 }
 
@@ -65,8 +65,8 @@ type page struct {
 	Path, What string
 }
 
-// New returns the listener with everything mounted; it does nothing before [httpserver.Server.Listen] and [httpserver.Server.Start]. Config.Enabled is for the
-// caller to look at. Log may be nil.
+// New returns the listener with everything mounted; it does nothing before [httpserver.Server.Listen] and
+// [httpserver.Server.Start]. Config.Enabled is for the caller to look at. Log may be nil.
 func New(cfg Config, h Handlers, log *zap.Logger, opts ...httpserver.Option) (*httpserver.Server, error) {
 	s, err := httpserver.New(cfg.http(), Handler(h, cfg.Pprof), log, opts...)
 	if err != nil {
@@ -75,8 +75,8 @@ func New(cfg Config, h Handlers, log *zap.Logger, opts ...httpserver.Option) (*h
 	return s, nil
 }
 
-// Handler returns the mounted handlers without a listener. Requests that change something are refused when a browser sends them
-// from a page of another origin.
+// Handler returns the mounted handlers without a listener. Requests that change something are refused when a browser
+// sends them from a page of another origin.
 func Handler(h Handlers, profiles bool) http.Handler {
 	mux := http.NewServeMux()
 	pages := []page{{"/healthz", "answers ok while the process lives"}}

@@ -1,7 +1,7 @@
-// Package certs makes TLS configurations from PEM files and follows the files when they change: a rotated certificate,
-// a new authority or one that is no longer trusted counts from the next handshake on, without a restart. It starts
-// nothing and holds nothing open: the files are looked at during handshakes, at most once a second, and a set that
-// does not validate as a whole leaves the last good one in use.
+// Package certs makes TLS configurations from PEM files and follows the files when they change: a rotated
+// certificate, a new authority or one that is no longer trusted counts from the next handshake on, without a restart.
+// It starts nothing and holds nothing open: the files are looked at during handshakes, at most once a second, and a
+// set that does not validate as a whole leaves the last good one in use.
 //
 // It is not a certificate manager: it issues and renews nothing, and it does not end connections that were
 // made with an older set; a limit on their age does that.
@@ -29,8 +29,9 @@ type optionFunc func(*options)
 
 func (f optionFunc) apply(o *options) { f(o) }
 
-// OnReload has fn told of each set of files that came into use after the first one (err nil), and of each changed set that was refused
-// (err says why; the old set stays). What lists the files. Fn is called from a handshake and must not block; calls may overlap.
+// OnReload has fn told of each set of files that came into use after the first one (err nil), and of each changed set
+// that was refused (err says why; the old set stays). What lists the files. Fn is called from a handshake and must
+// not block; calls may overlap.
 func OnReload(fn func(what string, err error)) Option {
 	return optionFunc(func(o *options) { o.onReload = fn })
 }
@@ -46,9 +47,10 @@ func AllowTLS12() Option {
 	return optionFunc(func(o *options) { o.minVersion = tls.VersionTLS12 })
 }
 
-// Hosts is for clients of several addresses that have no one name, such as the endpoints of an etcd cluster, some of them
-// IP addresses: a server dialled by IP address must have a certificate for one of these hosts (names or IP addresses). A server dialled by name must
-// have one for that name, whatever hosts are given. It is used only when [Client] is given no name.
+// Hosts is for clients of several addresses that have no one name, such as the endpoints of an etcd cluster, some of
+// them IP addresses: a server dialled by IP address must have a certificate for one of these hosts (names or IP
+// addresses). A server dialled by name must have one for that name, whatever hosts are given. It is used only when
+// [Client] is given no name.
 func Hosts(hosts ...string) Option {
 	return optionFunc(func(o *options) { o.hosts = slices.Clone(hosts) })
 }
@@ -61,9 +63,9 @@ func newOptions(opts []Option) options {
 	return o
 }
 
-// Server reads the files of cfg and returns the configuration of a listener, or nil (and no error) when cfg names
-// no file, that is for plaintext. With ClientCA set, peers must present a certificate of these authorities, and the verified chain is in
-// [tls.ConnectionState.VerifiedChains]. Errors start with the config key at fault.
+// Server reads the files of cfg and returns the configuration of a listener, or nil (and no error) when cfg names no
+// file, that is for plaintext. With ClientCA set, peers must present a certificate of these authorities, and the
+// verified chain is in [tls.ConnectionState.VerifiedChains]. Errors start with the config key at fault.
 func Server(cfg ServerConfig, opts ...Option) (*tls.Config, error) {
 	if !cfg.Enabled() {
 		return nil, nil
@@ -103,9 +105,10 @@ func Server(cfg ServerConfig, opts ...Option) (*tls.Config, error) {
 	return outer, nil
 }
 
-// Client reads the files of cfg and returns the configuration of a client, or nil (and no error) when cfg is the zero value,
-// that is for plaintext. The server's certificate must carry cfg.ServerName, else serverName; when both are empty, the name that
-// was dialled, and then dialling an IP address needs [Hosts]. Errors start with the config key at fault.
+// Client reads the files of cfg and returns the configuration of a client, or nil (and no error) when cfg is the zero
+// value, that is for plaintext. The server's certificate must carry cfg.ServerName, else serverName; when both are
+// empty, the name that was dialled, and then dialling an IP address needs [Hosts]. Errors start with the config key
+// at fault.
 //
 // The configuration verifies by itself, against the authorities of the moment; its InsecureSkipVerify is set only to
 // switch off the standard check against fixed ones.

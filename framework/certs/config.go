@@ -27,12 +27,13 @@ func (c ServerConfig) Validate() error {
 	return validatePair(c.Cert, c.Key)
 }
 
-// ClientConfig says how a client proves who it talks to, and who it is itself. The zero value means plaintext; any field set means TLS.
+// ClientConfig says how a client proves who it talks to, and who it is itself. The zero value means plaintext; any
+// field set means TLS.
 type ClientConfig struct {
 	// Enabled switches TLS on where no file is needed: system roots and no client certificate. Default: false.
 	Enabled bool `config:"enabled"`
-	// CA is a PEM file with the authorities that servers must be certified by; they replace the system's. Default: empty,
-	// the system's roots.
+	// CA is a PEM file with the authorities that servers must be certified by; they replace the system's. Default:
+	// empty, the system's roots.
 	CA string `config:"ca"`
 	// Cert is the PEM file with the client's certificate, for servers that ask for one (mTLS). Default: empty, none.
 	Cert string `config:"cert"`

@@ -66,7 +66,8 @@ func (f *files) current() *material {
 	return m
 }
 
-// checkLocked reads the files when it is time to. It reports whether there is news, and the error that kept the old set.
+// checkLocked reads the files when it is time to. It reports whether there is news, and the error that kept the old
+// set.
 func (f *files) checkLocked() (report bool, err error) {
 	now := time.Now()
 	if now.Sub(f.checked) < checkEvery {

@@ -8,23 +8,25 @@ import (
 	"github.com/newsvc/newsvc/framework/certs"
 )
 
-// Config is the part of a listener that an operator may change. All of it needs a restart. There is no limit on the time
-// a response may take, because streams take as long as they take.
+// Config is the part of a listener that an operator may change. All of it needs a restart. There is no limit on the
+// time a response may take, because streams take as long as they take.
 type Config struct {
-	// Listen is the host:port to listen on; an empty host means all interfaces, port 0 any free port. Default: given to [DefaultConfig].
+	// Listen is the host:port to listen on; an empty host means all interfaces, port 0 any free port. Default: given
+	// to [DefaultConfig].
 	Listen string `config:"listen"`
 	// TLS names certificate files; empty is plaintext. Default: empty.
 	TLS certs.ServerConfig `config:"tls"`
 	// ReadHeaderTimeout bounds the time in which the headers of a request must arrive. Default 5 s.
 	ReadHeaderTimeout time.Duration `config:"read_header_timeout"`
-	// ReadTimeout bounds the time in which a whole request must arrive, its body included. Default 0, none: it would also end uploads
-	// that are merely slow.
+	// ReadTimeout bounds the time in which a whole request must arrive, its body included. Default 0, none: it would
+	// also end uploads that are merely slow.
 	ReadTimeout time.Duration `config:"read_timeout"`
 	// IdleTimeout is how long a connection without a request is kept. Default 2 min.
 	IdleTimeout time.Duration `config:"idle_timeout"`
 	// MaxHeaderBytes is the size of the largest set of request headers accepted. Default 64 KiB.
 	MaxHeaderBytes int `config:"max_header_bytes"`
-	// MaxBodyBytes is the size of the largest request body accepted; reading beyond it fails. Default 4 MiB; 0 means no limit.
+	// MaxBodyBytes is the size of the largest request body accepted; reading beyond it fails. Default 4 MiB; 0 means
+	// no limit.
 	MaxBodyBytes int64 `config:"max_body_bytes"`
 }
 
@@ -39,7 +41,8 @@ func DefaultConfig(listen string) Config {
 	}
 }
 
-// Validate reports the first field that makes no sense; the error starts with its key. It opens no file and no socket.
+// Validate reports the first field that makes no sense; the error starts with its key. It opens no file and no
+// socket.
 func (c Config) Validate() error {
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {
 		return fmt.Errorf(`listen: %q is no host:port; write for example ":8080"`, c.Listen)

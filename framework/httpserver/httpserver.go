@@ -41,11 +41,12 @@ type optionFunc func(*Server)
 
 func (f optionFunc) apply(s *Server) { f(s) }
 
-// FallbackPort has [Server.Listen] take any free port of the same host when the configured one is busy, and log it. It is for
-// development, where two copies of a service may run on one machine.
+// FallbackPort has [Server.Listen] take any free port of the same host when the configured one is busy, and log it.
+// It is for development, where two copies of a service may run on one machine.
 func FallbackPort() Option { return optionFunc(func(s *Server) { s.fallback = true }) }
 
-// SoftDrain is how long [Server.Close] lets requests go on before it ends their contexts. Default: half of the time that Close is given.
+// SoftDrain is how long [Server.Close] lets requests go on before it ends their contexts. Default: half of the time
+// that Close is given.
 func SoftDrain(d time.Duration) Option { return optionFunc(func(s *Server) { s.soft = d }) }
 
 // Server is one HTTP listener. Its methods may be called from any goroutine.
@@ -159,7 +160,8 @@ func (s *Server) Addr() string {
 	return s.listener.Addr().String()
 }
 
-// Start serves in the background. It does nothing but report an error if the server does not listen, serves already or was closed.
+// Start serves in the background. It does nothing but report an error if the server does not listen, serves already
+// or was closed.
 func (s *Server) Start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +186,8 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// Done is closed when the server no longer accepts connections, for whatever reason. It is never closed if the server was neither started nor closed.
+// Done is closed when the server no longer accepts connections, for whatever reason. It is never closed if the server
+// was neither started nor closed.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
 // Err says why serving ended by itself; nil while it serves and after a [Server.Close].
@@ -194,9 +197,10 @@ func (s *Server) Err() error {
 	return s.err
 }
 
-// Close stops to accept connections and waits for requests in flight. After the soft part of the time (see [SoftDrain]) the contexts of requests end
-// with [ErrDraining], which is what streaming handlers wait for; when ctx ends, connections are closed and the error says so.
-// Later calls wait for the first one, until their ctx ends, and return its result.
+// Close stops to accept connections and waits for requests in flight. After the soft part of the time (see
+// [SoftDrain]) the contexts of requests end with [ErrDraining], which is what streaming handlers wait for; when ctx
+// ends, connections are closed and the error says so. Later calls wait for the first one, until their ctx ends, and
+// return its result.
 func (s *Server) Close(ctx context.Context) error {
 	first := false
 	s.closeOnce.Do(func() { first = true })

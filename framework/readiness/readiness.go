@@ -1,6 +1,6 @@
 // Package readiness folds named checks and conditions into one answer: may this process be sent calls now? A [Gate]
-// polls the checks, takes pushed conditions, remembers that the process is draining, and tells whoever subscribed of every change. It
-// is not liveness: a process that is not ready is healthy and must not be restarted for it.
+// polls the checks, takes pushed conditions, remembers that the process is draining, and tells whoever subscribed of
+// every change. It is not liveness: a process that is not ready is healthy and must not be restarted for it.
 //
 // A Gate does nothing before [Gate.Start] and is never ready before it.
 package readiness
@@ -30,8 +30,8 @@ var (
 	errUnmet      = errors.New("not met yet")
 )
 
-// Check tells whether one thing that calls depend on is usable; nil means yes. It is called from a goroutine of the gate,
-// never twice at the same time, and must return soon after its context ends.
+// Check tells whether one thing that calls depend on is usable; nil means yes. It is called from a goroutine of the
+// gate, never twice at the same time, and must return soon after its context ends.
 type Check func(ctx context.Context) error
 
 // Status is the state of one check or condition.
@@ -134,8 +134,8 @@ func New(opts ...Option) *Gate {
 	return g
 }
 
-// Add adds a polled check. It counts as failed until its first run, which begins at once when the gate is started. Names are for people; two checks
-// of one name are kept apart.
+// Add adds a polled check. It counts as failed until its first run, which begins at once when the gate is started.
+// Names are for people; two checks of one name are kept apart.
 func (g *Gate) Add(name string, check Check) {
 	g.add(&entry{name: name, check: check, err: errNotChecked, since: time.Now()})
 	select {
@@ -247,9 +247,10 @@ func (g *Gate) Wait(ctx context.Context) error {
 	}
 }
 
-// Subscribe has fn called with the present report and then after each change. All calls to all subscribers come from one goroutine, in
-// order; states that follow each other faster than that are skipped, the last one never is. Fn must not block. Calls begin with
-// [Gate.Start] and end with [Gate.Close]. Cancel ends them, but does not wait for a call under way.
+// Subscribe has fn called with the present report and then after each change. All calls to all subscribers come from
+// one goroutine, in order; states that follow each other faster than that are skipped, the last one never is. Fn must
+// not block. Calls begin with [Gate.Start] and end with [Gate.Close]. Cancel ends them, but does not wait for a call
+// under way.
 func (g *Gate) Subscribe(fn func(Report)) (cancel func()) {
 	s := &subscriber{fn: fn}
 	g.mu.Lock()

@@ -11,7 +11,8 @@ import (
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
-// Start begins to run the checks and to call subscribers, until ctx ends or [Gate.Close] is called. A second Start does nothing.
+// Start begins to run the checks and to call subscribers, until ctx ends or [Gate.Close] is called. A second Start
+// does nothing.
 func (g *Gate) Start(ctx context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -24,8 +25,8 @@ func (g *Gate) Start(ctx context.Context) {
 	g.changedLocked()
 }
 
-// Close ends checks and calls and waits until they have ended; the last report stays. It must not be called from a check or
-// a subscriber. It may be called more than once.
+// Close ends checks and calls and waits until they have ended; the last report stays. It must not be called from a
+// check or a subscriber. It may be called more than once.
 func (g *Gate) Close() {
 	g.mu.Lock()
 	g.closed = true

@@ -15,8 +15,8 @@ import (
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
-// ErrDraining is the cause of the end of a stream's context when the server stops: [context.Cause] of the handler's context
-// returns it.
+// ErrDraining is the cause of the end of a stream's context when the server stops: [context.Cause] of the handler's
+// context returns it.
 var ErrDraining = errors.New("the server is draining")
 
 // errDrained is what a peer is told whose stream was ended by the stop.
@@ -26,7 +26,8 @@ var errDrained = status.Error(codes.Unavailable, "this instance is shutting down
 type method struct {
 	name   string
 	active atomic.Int64
-	// system methods (health, reflection) are nobody's work: they neither count as calls nor keep the server from stopping.
+	// system methods (health, reflection) are nobody's work: they neither count as calls nor keep the server from
+	// stopping.
 	system bool
 }
 
@@ -93,7 +94,8 @@ type streams struct {
 	mu   sync.Mutex
 	open map[*stream]struct{}
 	cut  bool // streams that come now are cancelled at once
-	// abandoned is closed when streams whose handlers did not take the end of their context are ended over their heads.
+	// abandoned is closed when streams whose handlers did not take the end of their context are ended over their
+	// heads.
 	abandoned chan struct{}
 }
 
@@ -138,8 +140,9 @@ func (s *streams) cancelAll(all bool) {
 	}
 }
 
-// serveStream runs the chain of one stream. A handler that waits in RecvMsg does not see the end of its context, because gRPC waits there for
-// its own; so handlers that read a stream run beside this function, which can return for them: that ends the stream, and with it every RecvMsg.
+// serve runs the chain of one stream. A handler that waits in RecvMsg does not see the end of its context,
+// because gRPC waits there for its own; so handlers that read a stream run beside this function, which can return for
+// them: that ends the stream, and with it every RecvMsg.
 func (s *streams) serve(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, m *method, chain func(any, grpc.ServerStream) error) error {
 	st := s.add(ss, m.system)
 	if !info.IsClientStream {

@@ -19,52 +19,63 @@ type segment struct {
 	validation *validation
 }
 
+// links are the interceptors of a chain in the making; own slots are added to the segment at its end.
+type links struct {
+	unary  []grpc.UnaryServerInterceptor
+	stream []grpc.StreamServerInterceptor
+	open   *segment // nil: the chain ends with somebody else's interceptor
+}
+
+func (l *links) foreign(i Interceptor) {
+	l.open = nil
+	if i.Unary != nil {
+		l.unary = append(l.unary, i.Unary)
+	}
+	if i.Stream != nil {
+		l.stream = append(l.stream, i.Stream)
+	}
+}
+
+func (l *links) segment() *segment {
+	if l.open == nil {
+		l.open = &segment{}
+		l.unary = append(l.unary, l.open.unary)
+		l.stream = append(l.stream, l.open.stream)
+	}
+	return l.open
+}
+
 // compile folds the effective chain into the two functions that gRPC is given.
 func compile(stages []stage, own segment) (grpc.UnaryServerInterceptor, grpc.StreamServerInterceptor) {
-	var unary []grpc.UnaryServerInterceptor
-	var stream []grpc.StreamServerInterceptor
-	var open *segment // the segment that is being filled
-	slot := func() *segment {
-		if open == nil {
-			open = &segment{}
-			unary = append(unary, open.unary)
-			stream = append(stream, open.stream)
-		}
-		return open
-	}
+	var l links
 	drained := false
 	for _, st := range stages {
-		// Telemetry and access log shall see the status that the peer sees, so the stop's is made inside of them.
-		if !drained && st.Name != SlotTelemetry && st.Name != SlotAccessLog && st.own {
-			slot().drain, drained = true, true
-		}
 		if !st.own {
-			open = nil
-			if st.Unary != nil {
-				unary = append(unary, st.Unary)
-			}
-			if st.Stream != nil {
-				stream = append(stream, st.Stream)
-			}
+			l.foreign(st.Interceptor)
 			continue
 		}
+		seg := l.segment()
 		switch st.Name {
 		case SlotAccessLog:
-			slot().log = own.log
+			seg.log = own.log
 		case SlotRecovery:
-			slot().recovery = own.recovery
+			seg.recovery = own.recovery
 		case SlotAuthority:
-			slot().authority = own.authority
+			seg.authority = own.authority
 		case SlotDeadline:
-			slot().maxTimeout = own.maxTimeout
+			seg.maxTimeout = own.maxTimeout
 		case SlotValidation:
-			slot().validation = own.validation
+			seg.validation = own.validation
+		}
+		// Telemetry and access log shall see the status that the peer sees, so it is made inside of them.
+		if !drained {
+			seg.drain, drained = true, true
 		}
 	}
 	if !drained {
-		slot().drain = true
+		l.segment().drain = true
 	}
-	return nestUnary(unary), nestStream(stream)
+	return nestUnary(l.unary), nestStream(l.stream)
 }
 
 // nestUnary makes one interceptor of many, at one allocation per call for each but the last.

@@ -14,15 +14,16 @@ import (
 
 // Config is the part of a server that an operator may change. All of it needs a restart.
 type Config struct {
-	// Listen is the host:port to listen on; an empty host means all interfaces, port 0 any free port. Default ":9000".
+	// Listen is the host:port to listen on; an empty host means all interfaces, port 0 any free port. Default
+	// ":9000".
 	Listen string `config:"listen"`
 	// TLS names certificate files; empty is plaintext. Default: empty.
 	TLS certs.ServerConfig `config:"tls"`
 	// AcceptNames are service names this server answers for besides its own, for example an old name during a rename.
 	// Calls addressed to any other service are refused (see [SlotAuthority]). Default: none.
 	AcceptNames []string `config:"accept_names"`
-	// Reflection serves the descriptors of all services to tools such as grpcurl. Default false: it shows the whole contract to whoever
-	// can connect.
+	// Reflection serves the descriptors of all services to tools such as grpcurl. Default false: it shows the whole
+	// contract to whoever can connect.
 	Reflection bool `config:"reflection"`
 	// Chain switches slots of the interceptor chain off by name (authority: false). A slot that is not named is on.
 	Chain map[string]bool `config:"chain"`
@@ -45,8 +46,8 @@ type AccessLog struct {
 
 // Limits bound what one peer may ask of a server.
 type Limits struct {
-	// MaxTimeout caps the deadline of unary calls; a call without a deadline gets this one. It protects the server from
-	// work nobody waits for any more. Default 60 s; 0 switches the cap off.
+	// MaxTimeout caps the deadline of unary calls; a call without a deadline gets this one. It protects the server
+	// from work nobody waits for any more. Default 60 s; 0 switches the cap off.
 	MaxTimeout time.Duration `config:"max_timeout"`
 	// MaxRecvBytes is the size of the largest message accepted. Default 4 MiB; more lets one call take more memory.
 	MaxRecvBytes int `config:"max_recv_bytes"`
@@ -55,33 +56,38 @@ type Limits struct {
 	// MaxStreams bounds the calls in flight on one connection; further ones wait at the client, until their
 	// deadline. Default 10000.
 	MaxStreams int `config:"max_streams"`
-	// StreamWorkers keeps this many goroutines for calls, which saves growing new stacks. Default 0, a goroutine per call.
+	// StreamWorkers keeps this many goroutines for calls, which saves growing new stacks. Default 0, a goroutine per
+	// call.
 	StreamWorkers int `config:"stream_workers"`
-	// ConnectionTimeout bounds the handshake of a connection. A connection that says nothing can delay a stop by as much. Default 3 s.
+	// ConnectionTimeout bounds the handshake of a connection. A connection that says nothing can delay a stop by as
+	// much. Default 3 s.
 	ConnectionTimeout time.Duration `config:"connection_timeout"`
 	// KeepaliveTime is the silence after which the server asks a client whether it is there. Default 30 s.
 	KeepaliveTime time.Duration `config:"keepalive_time"`
 	// KeepaliveTimeout is how long it waits for that answer before it closes the connection. Default 10 s.
 	KeepaliveTimeout time.Duration `config:"keepalive_timeout"`
-	// KeepaliveMinTime is the shortest interval at which clients may ping; a client that pings more often is disconnected. Default 5 s.
+	// KeepaliveMinTime is the shortest interval at which clients may ping; a client that pings more often is
+	// disconnected. Default 5 s.
 	KeepaliveMinTime time.Duration `config:"keepalive_min_time"`
-	// MaxConnectionAge is the age, varied by 10 %, at which a client is asked to connect anew, so that rotated certificates
-	// are looked at and load spreads. Default 30 min; 0 means never.
+	// MaxConnectionAge is the age, varied by 10 %, at which a client is asked to connect anew, so that rotated
+	// certificates are looked at and load spreads. Default 30 min; 0 means never.
 	MaxConnectionAge time.Duration `config:"max_connection_age"`
 	// MaxConnectionAgeGrace is how long calls of such a connection may go on. Default 5 min; 0 means for ever.
 	MaxConnectionAgeGrace time.Duration `config:"max_connection_age_grace"`
 }
 
-// Drain divides the time of a graceful stop. The server itself uses none of it: whoever stops it passes Soft and Hard to
-// [Server.Stop] and waits for the window before.
+// Drain divides the time of a graceful stop. The server itself uses none of it: whoever stops it passes Soft and Hard
+// to [Server.Stop] and waits for the window before.
 type Drain struct {
-	// MinWindow and MaxWindow bound the time in which a server that has left the registry still accepts calls, because
-	// callers learn of it late. It ends before MaxWindow when no call has come for a while. Defaults 500 ms and 5 s.
+	// MinWindow and MaxWindow bound the time in which a server that has left the registry still accepts calls,
+	// because callers learn of it late. It ends before MaxWindow when no call has come for a while. Defaults 500 ms
+	// and 5 s.
 	MinWindow time.Duration `config:"min_window"`
 	MaxWindow time.Duration `config:"max_window"`
 	// Soft is when the contexts of streams are cancelled, counted from the beginning of the stop. Default 10 s.
 	Soft time.Duration `config:"soft"`
-	// Hard is when whatever still runs is cut. Default 20 s; keep it below the grace period of whoever kills the process.
+	// Hard is when whatever still runs is cut. Default 20 s; keep it below the grace period of whoever kills the
+	// process.
 	Hard time.Duration `config:"hard"`
 }
 
@@ -105,7 +111,8 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate reports the first field that makes no sense; the error starts with its key. It opens no file and no socket.
+// Validate reports the first field that makes no sense; the error starts with its key. It opens no file and no
+// socket.
 func (c Config) Validate() error {
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {
 		return fmt.Errorf(`listen: %q is no host:port; write for example ":9000"`, c.Listen)

@@ -6,9 +6,9 @@ import (
 	"github.com/newsvc/newsvc/framework/readiness"
 )
 
-// SetServing says whether the health service may answer SERVING, for the whole server ("") and for each of its services. Without a readiness gate it
-// decides alone and starts as false; with one, both must agree and it starts as true. After [Server.Stop] has begun it
-// changes nothing.
+// SetServing says whether the health service may answer SERVING, for the whole server ("") and for each of its
+// services. Without a readiness gate it decides alone and starts as false; with one, both must agree and it starts as
+// true. After [Server.Stop] has begun it changes nothing.
 func (s *Server) SetServing(serving bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,10 +1,10 @@
-// Package server is a gRPC server with a fixed chain of named interceptor slots, a health service that follows readiness,
-// and a stop that is bounded. It is the serving half of a service; it registers nothing in a registry and reads no configuration by
-// itself.
+// Package server is a gRPC server with a fixed chain of named interceptor slots, a health service that follows
+// readiness, and a stop that is bounded. It is the serving half of a service; it registers nothing in a registry and
+// reads no configuration by itself.
 //
 // A server is built by [New], takes services through [Server.RegisterService], binds in [Server.Listen], serves from
-// [Server.Start] on and ends with [Server.Stop]. The chain, outermost first: telemetry, access_log, recovery, authority, deadline,
-// shedding, authentication, authorization, validation.
+// [Server.Start] on and ends with [Server.Stop]. The chain, outermost first: telemetry, access_log, recovery,
+// authority, deadline, shedding, authentication, authorization, validation.
 package server
 
 import (
@@ -43,7 +43,8 @@ type Params struct {
 	LogContext func(context.Context) zap.Field
 	// Readiness, if not nil, decides together with [Server.SetServing] what the health service answers.
 	Readiness *readiness.Gate
-	// Fill puts interceptors into slots, by slot name; it replaces the server's own in recovery, authority, deadline, access_log and validation.
+	// Fill puts interceptors into slots, by slot name; it replaces the server's own in recovery, authority, deadline,
+	// access_log and validation.
 	Fill map[string]Interceptor
 	// Options place further interceptors and the rarer settings.
 	Options []Option
@@ -131,8 +132,8 @@ func (s *Server) Chain() []string {
 	return names
 }
 
-// RegisterService adds a service. It must be called before [Server.Start]. A mistake (a wrong implementation, a service
-// registered twice) is reported by Start; one made later is logged, and the service is not served.
+// RegisterService adds a service. It must be called before [Server.Start]. A mistake (a wrong implementation, a
+// service registered twice) is reported by Start; one made later is logged, and the service is not served.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,8 +215,8 @@ func (s *Server) Addr() string {
 	return s.listener.Addr().String()
 }
 
-// Start compiles the chain and serves in the background. Its error tells of everything that was registered wrongly. Health answers
-// NOT_SERVING until [Server.SetServing] or the readiness gate say otherwise.
+// Start compiles the chain and serves in the background. Its error tells of everything that was registered wrongly.
+// Health answers NOT_SERVING until [Server.SetServing] or the readiness gate say otherwise.
 func (s *Server) Start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,7 +316,8 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	})
 }
 
-// Done is closed when the server no longer serves, for whatever reason. It is never closed if the server was neither started nor stopped.
+// Done is closed when the server no longer serves, for whatever reason. It is never closed if the server was neither
+// started nor stopped.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
 // Err says why serving ended by itself; nil while it serves and after a [Server.Stop].

@@ -10,7 +10,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// The slots of the interceptor chain, outermost first. Each may be switched off by name in [Config] and replaced in [Params].
+// The slots of the interceptor chain, outermost first. Each may be switched off by name in [Config] and replaced in
+// [Params].
 const (
 	// SlotTelemetry counts, times and traces calls. Filled from outside.
 	SlotTelemetry = "telemetry"
@@ -18,9 +19,9 @@ const (
 	SlotAccessLog = "access_log"
 	// SlotRecovery turns a panic into INTERNAL and logs it with its stack.
 	SlotRecovery = "recovery"
-	// SlotAuthority refuses calls that were meant for another service, which happens when an address is reused. Refused is an
-	// :authority that could be a service name (no dot, colon or percent sign in it) and is neither the server's own, nor in accept_names, nor
-	// "localhost".
+	// SlotAuthority refuses calls that were meant for another service, which happens when an address is reused.
+	// Refused is an :authority that could be a service name (no dot, colon or percent sign in it) and is neither the
+	// server's own, nor in accept_names, nor "localhost".
 	SlotAuthority = "authority"
 	// SlotDeadline caps the deadline of unary calls.
 	SlotDeadline = "deadline"
@@ -62,7 +63,8 @@ type optionFunc func(*options)
 
 func (f optionFunc) apply(o *options) { f(o) }
 
-// Before puts an interceptor right before (outside of) a slot, whether the slot is in use or not. Several of one slot keep the order of the options.
+// Before puts an interceptor right before (outside of) a slot, whether the slot is in use or not. Several of one slot
+// keep the order of the options.
 func Before(slot string, i Interceptor) Option {
 	return optionFunc(func(o *options) { o.add(o.before, "before", slot, i) })
 }
@@ -86,7 +88,8 @@ func Listener(l net.Listener) Option {
 func (o *options) add(to map[string][]Interceptor, side, slot string, i Interceptor) {
 	switch {
 	case !slices.Contains(slots(), slot):
-		o.errs = append(o.errs, fmt.Errorf("placing interceptor %q %s slot %q: there is no such slot; the slots are %s", i.Name, side, slot, strings.Join(slots(), ", ")))
+		o.errs = append(o.errs, fmt.Errorf("placing interceptor %q %s slot %q: there is no such slot; the slots are %s",
+			i.Name, side, slot, strings.Join(slots(), ", ")))
 	case i.Name == "":
 		o.errs = append(o.errs, fmt.Errorf("placing an interceptor %s slot %q: it has no name; set Interceptor.Name", side, slot))
 	default:

@@ -33,21 +33,22 @@ func (e *CutError) Error() string {
 	return text + "; make them end sooner or give server.drain.hard more time"
 }
 
-// BeginDrain closes the channel that [Server.DrainSignal] hands out, so that stream handlers may end in good order. Calls are still accepted. It may
-// be called more than once.
+// BeginDrain closes the channel that [Server.DrainSignal] hands out, so that stream handlers may end in good order.
+// Calls are still accepted. It may be called more than once.
 func (s *Server) BeginDrain() { s.drainOnce.Do(func() { close(s.drain) }) }
 
-// DrainSignal returns a function for handlers that want to know early that the server is going to stop. Its type is of the
-// language only, so that domain code can ask for it without importing this package. The channel is closed by [Server.BeginDrain], at the latest when Stop begins;
-// the context is not looked at today.
+// DrainSignal returns a function for handlers that want to know early that the server is going to stop. Its type is
+// of the language only, so that domain code can ask for it without importing this package. The channel is closed by
+// [Server.BeginDrain], at the latest when Stop begins; the context is not looked at today.
 func (s *Server) DrainSignal() func(context.Context) <-chan struct{} {
 	return func(context.Context) <-chan struct{} { return s.drain }
 }
 
-// Stop ends the server: health says NOT_SERVING, the listener closes, clients are asked to go elsewhere, and calls in flight go on.
-// After soft, the contexts of streams end with [ErrDraining], and streams whose handlers do not return soon after are ended with UNAVAILABLE over
-// their heads. When ctx ends, every connection is closed, and Stop waits one more second for handlers. It returns
-// a [*CutError] if calls were cut, else nil. Later calls wait for the first one, until their ctx ends, and return its result.
+// Stop ends the server: health says NOT_SERVING, the listener closes, clients are asked to go elsewhere, and calls in
+// flight go on. After soft, the contexts of streams end with [ErrDraining], and streams whose handlers do not return
+// soon after are ended with UNAVAILABLE over their heads. When ctx ends, every connection is closed, and Stop waits
+// one more second for handlers. It returns a [*CutError] if calls were cut, else nil. Later calls wait for the first
+// one, until their ctx ends, and return its result.
 func (s *Server) Stop(ctx context.Context, soft time.Duration) error {
 	first := false
 	s.stopOnce.Do(func() { first = true })
@@ -100,7 +101,8 @@ func (s *Server) stop(ctx context.Context, soft time.Duration) error {
 	return s.cut(ctx)
 }
 
-// await reports whether the graceful stop has ended and no handler runs any more, before d has passed (negative: no limit) and before ctx ends.
+// await reports whether the graceful stop has ended and no handler runs any more, before d has passed (negative: no
+// limit) and before ctx ends.
 func (s *Server) await(ctx context.Context, graceful *loop.Loop, d time.Duration) bool {
 	if d >= 0 {
 		var cancel context.CancelFunc
@@ -124,7 +126,8 @@ func (s *Server) idle(ctx context.Context) bool {
 	return true
 }
 
-// cut closes every connection. gRPC's Stop may wait for handshakes and handlers, so it is not waited for beyond cutWait.
+// cut closes every connection. gRPC's Stop may wait for handshakes and handlers, so it is not waited for beyond
+// cutWait.
 func (s *Server) cut(ctx context.Context) error {
 	methods := s.calls.running()
 	s.listener.closeAll()

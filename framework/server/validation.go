@@ -15,7 +15,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// validation checks received messages. The rules of a message are compiled once; those of registered services at start.
+// validation checks received messages. The rules of a message are compiled once; those of registered services at
+// start.
 type validation struct {
 	validator protovalidate.Validator
 	log       logs
@@ -46,7 +47,8 @@ func (v *validation) prepare(services map[string]grpc.ServiceInfo) error {
 	return nil
 }
 
-// check returns nil or a status: INVALID_ARGUMENT for a message that breaks its rules, INTERNAL for rules that cannot be applied.
+// check returns nil or a status: INVALID_ARGUMENT for a message that breaks its rules, INTERNAL for rules that cannot
+// be applied.
 func (v *validation) check(m any) error {
 	msg, ok := m.(proto.Message)
 	if !ok {
