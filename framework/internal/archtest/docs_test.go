@@ -2,11 +2,11 @@ package archtest
 
 import (
 	"go/ast"
-	"go/token"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 func docRules() []rule {
@@ -112,16 +112,34 @@ func checkSettingDocs(files []*file) (found []finding) {
 			continue
 		}
 		ast.Inspect(f.ast, func(n ast.Node) bool {
-			field, ok := n.(*ast.Field)
-			if !ok || field.Tag == nil || field.Tag.Kind != token.STRING {
-				return true
-			}
-			tag := reflect.StructTag(strings.Trim(field.Tag.Value, "`"))
-			if key := tag.Get("config"); key != "" && key != "-" && field.Doc == nil && field.Comment == nil {
-				found = append(found, f.at(field.Pos(), "setting %q has no comment: say its meaning, unit, default and what more and less of it cost", key))
+			if s, ok := n.(*ast.StructType); ok {
+				found = append(found, f.bareSettings(s)...)
 			}
 			return true
 		})
 	}
 	return found
 }
+
+// bareSettings finds fields with a config key and without a comment; one comment may speak of several fields by name.
+func (f *file) bareSettings(s *ast.StructType) (found []finding) {
+	said := ""
+	for _, field := range s.Fields.List {
+		said += field.Doc.Text() + field.Comment.Text()
+		if field.Tag == nil || field.Doc != nil || field.Comment != nil {
+			continue
+		}
+		key := reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("config")
+		if key == "" || key == "-" {
+			continue
+		}
+		for _, name := range field.Names {
+			if !slices.Contains(strings.FieldsFunc(said, notInName), name.Name) {
+				found = append(found, f.at(field.Pos(), "setting %q has no comment: say its meaning, unit, default and what more and less of it cost", key))
+			}
+		}
+	}
+	return found
+}
+
+func notInName(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }

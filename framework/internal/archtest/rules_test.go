@@ -77,6 +77,7 @@ func examples() []example {
 			"framework/server/a.go", doc+"package server\n\n// F does.\nfunc F() {}\n\ntype t int\n\nfunc (t) M() {}\n\n// E is.\ntype E int\n\nfunc (E) Error() string { return \"\" }\n\n// Slots.\nconst (\n\tA = 1\n\tB = 2\n)\n"),
 		one("settings are documented", "a bare setting", "framework/server/a.go", "package server\n\ntype c struct {\n\tListen string `config:\"listen\"`\n}\n", "framework/server/a.go:4:"),
 		one("settings are documented", "a documented setting", "framework/server/a.go", "package server\n\ntype c struct {\n\t// Where.\n\tListen string `config:\"listen\"`\n}\n"),
+		one("settings are documented", "one comment for two", "framework/server/a.go", "package server\n\ntype c struct {\n\t// Min and Max bound it.\n\tMin int `config:\"min\"`\n\tMax int `config:\"max\"`\n}\n"),
 		one("a README is read to its end", "too long", "README.md", strings.Repeat("x\n", readmeLines+1), fmt.Sprintf("README.md:%d:", readmeLines+1)),
 		one("a README is read to its end", "a long template", "templates/service/README.md.tmpl", strings.Repeat("x\n", readmeLines+1), fmt.Sprintf("templates/service/README.md.tmpl:%d:", readmeLines+1)),
 		one("a README is read to its end", "long enough", "README.md", strings.Repeat("x\n", readmeLines)),
