@@ -15,7 +15,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/newsvc/newsvc/framework/certs"
 	"github.com/newsvc/newsvc/framework/httpserver"
 )
 
@@ -27,7 +26,7 @@ type Config struct {
 	// opens it to probes and scrapers, and to everybody else on that network.
 	Listen string `config:"listen"`
 	// TLS names certificate files; empty is plaintext. Default: empty.
-	TLS certs.ServerConfig `config:"tls"`
+	TLS httpserver.TLSConfig `config:"tls"`
 	// Pprof serves profiles under /debug/pprof/. They cost nothing until they are asked for, and show memory contents
 	// to whoever asks. Default true.
 	Pprof bool `config:"pprof"`

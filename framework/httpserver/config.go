@@ -8,6 +8,9 @@ import (
 	"github.com/newsvc/newsvc/framework/certs"
 )
 
+// TLSConfig names the certificate files of a listener; rooms that are built on this one say it with this name.
+type TLSConfig = certs.ServerConfig
+
 // Config is the part of a listener that an operator may change. All of it needs a restart. There is no limit on the
 // time a response may take, because streams take as long as they take.
 type Config struct {
@@ -15,7 +18,7 @@ type Config struct {
 	// to [DefaultConfig].
 	Listen string `config:"listen"`
 	// TLS names certificate files; empty is plaintext. Default: empty.
-	TLS certs.ServerConfig `config:"tls"`
+	TLS TLSConfig `config:"tls"`
 	// ReadHeaderTimeout bounds the time in which the headers of a request must arrive. Default 5 s.
 	ReadHeaderTimeout time.Duration `config:"read_header_timeout"`
 	// ReadTimeout bounds the time in which a whole request must arrive, its body included. Default 0, none: it would

@@ -290,13 +290,13 @@ func (s *Server) grpcOptions() []grpc.ServerOption {
 			MaxConnectionAge: l.MaxConnectionAge, MaxConnectionAgeGrace: l.MaxConnectionAgeGrace,
 		}),
 		grpc.MaxRecvMsgSize(l.MaxRecvBytes),
-		grpc.MaxHeaderListSize(uint32(l.MaxHeaderBytes)), //nolint:gosec // Validate bounds it
-		grpc.MaxConcurrentStreams(uint32(l.MaxStreams)),  //nolint:gosec // Validate bounds it
+		grpc.MaxHeaderListSize(uint32(l.MaxHeaderBytes)), // Validate bounds it
+		grpc.MaxConcurrentStreams(uint32(l.MaxStreams)),  // Validate bounds it
 		// Stop returns when handlers have; our own Stop does not wait for that one beyond its budget.
 		grpc.WaitForHandlers(true),
 	}
 	if l.StreamWorkers > 0 {
-		opts = append(opts, grpc.NumStreamWorkers(uint32(l.StreamWorkers))) //nolint:gosec // Validate bounds it
+		opts = append(opts, grpc.NumStreamWorkers(uint32(l.StreamWorkers))) // Validate bounds it
 	}
 	if s.tls != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(s.tls)))
