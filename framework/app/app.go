@@ -1,0 +1,149 @@
+// Package app is the edge: it puts the framework into Fx and turns the list of options in a service's main into a
+// running process. With apptest and gatewayfx it is the only package that imports Fx, and it holds wiring alone; the
+// work is done by package stack and below.
+//
+//	func main() {
+//		app.Run("user-service",
+//			app.Config("user", user.DefaultConfig()),
+//			app.Provide(user.NewStore),
+//			app.Serve(userv1.RegisterUserServiceServer, user.NewServer),
+//		)
+//	}
+//
+// Constructors are plain functions: they take what they need as parameters and know nothing of Fx. Besides what the
+// options provide they may ask for *zap.Logger, *clientv3.Client, *client.Factory, discovery.Source,
+// prometheus.Registerer, trace.TracerProvider and [Draining]. Plain Fx options work beside those of this package.
+package app
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/fx"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/newsvc/newsvc/framework/client"
+	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/internal/closers"
+	"github.com/newsvc/newsvc/framework/server"
+	"github.com/newsvc/newsvc/framework/stack"
+)
+
+// Draining is what a handler that wants to know early that the server is about to stop takes as a constructor
+// parameter; it may use the bare function type instead, so that it need not import this package. The channel is
+// closed when the server begins to drain; the handler's context is cancelled only later.
+type Draining = func(context.Context) <-chan struct{}
+
+// Dev is true under newsvc dev; constructors may ask for it.
+type Dev bool
+
+// Module is everything that Run puts into Fx, for programs that own their fx.New. List it last. The configuration is
+// read from the process as Run does it; supply an *[Environment] to change that.
+func Module(service string, opts ...fx.Option) fx.Option {
+	return fx.Options(
+		// Listed first: the invokes of the first module run before all others, so that the configuration is checked
+		// and questions are answered before the first constructor of the service.
+		fx.Module("newsvc",
+			fx.Provide(
+				func(p bootParams) (*boot, error) { return newBoot(service, p) },
+				func(b *boot) (*config.Config, *zap.Logger, *closers.Set) { return b.settings, b.log, &b.closers },
+				newStack,
+				provided,
+			),
+			fx.Invoke(func(*boot) {}),
+			fx.Invoke(func(lc fx.Lifecycle, b *boot, s *stack.Stack) { lc.Append(connectHook(b, s)) }),
+		),
+		fx.Options(opts...),
+		// A root invoke runs after those of all modules: what it starts is started last and stopped first.
+		fx.Invoke(serve),
+	)
+}
+
+// stackParams is what the stack is made from.
+type stackParams struct {
+	fx.In
+	Boot    *boot
+	Options []serverOption `group:"newsvc.server"`
+}
+
+func newStack(p stackParams) (*stack.Stack, error) {
+	b := p.Boot
+	opts := make([]server.Option, 0, len(p.Options))
+	for _, o := range p.Options {
+		opts = append(opts, o.Option)
+	}
+	return stack.New(stack.Params{
+		Service: b.service, Version: b.env.Version, Config: b.config, Settings: b.settings, Callees: b.callees,
+		Serves: b.serves, ServerOptions: opts, Log: b.log, Level: b.level,
+		Process: b.env.Process, Replace: b.env.Replace,
+	})
+}
+
+// provisions is what the stack offers to constructors.
+type provisions struct {
+	fx.Out
+	Clients  *client.Factory
+	Etcd     *clientv3.Client
+	Source   discovery.Source
+	Metrics  prometheus.Registerer
+	Tracer   trace.TracerProvider
+	Draining Draining
+	Dev      Dev
+}
+
+func provided(b *boot, s *stack.Stack) provisions {
+	p := provisions{
+		Clients: s.Clients(), Etcd: s.Etcd(), Source: s.Source(),
+		Metrics: s.Telemetry().Registerer(), Tracer: s.Telemetry().TracerProvider(),
+		Draining: func(context.Context) <-chan struct{} { return nil }, Dev: Dev(b.env.Process.Dev),
+	}
+	if s.Server() != nil {
+		p.Draining = s.Server().DrainSignal()
+	}
+	return p
+}
+
+// connectHook comes before all hooks of the service: its start connects to the callees, its stop closes what was
+// provided, the connections, etcd and telemetry after everything else has stopped.
+func connectHook(b *boot, s *stack.Stack) fx.Hook {
+	return fx.Hook{
+		OnStart: s.Connect,
+		OnStop:  func(ctx context.Context) error { return b.end(ctx, s) },
+	}
+}
+
+// serveParams is everything that is served, checked or run.
+type serveParams struct {
+	fx.In
+	Boot     *boot
+	Stack    *stack.Stack
+	LC       fx.Lifecycle
+	Down     fx.Shutdowner
+	Bindings []binding `group:"newsvc.bindings"`
+	Handlers []handler `group:"newsvc.handlers"`
+	Workers  []worker  `group:"newsvc.workers"`
+	Checks   []check   `group:"newsvc.checks"`
+}
+
+// serve hands the service's parts to the stack and appends the hook that starts last and stops first.
+func serve(p serveParams) error {
+	for _, b := range p.Bindings {
+		b.register(grpc.ServiceRegistrar(p.Stack.Server()))
+	}
+	if err := oneHandler(p.Handlers); err != nil {
+		return err
+	}
+	for _, h := range p.Handlers {
+		p.Stack.Handle(h.Handler)
+	}
+	for _, c := range p.Checks {
+		p.Stack.Readiness().Add(c.name, c.run)
+	}
+	r := &running{stack: p.Stack, workers: p.Workers, down: p.Down, boot: p.Boot}
+	p.LC.Append(fx.Hook{OnStart: r.start, OnStop: r.stop})
+	return nil
+}

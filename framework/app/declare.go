@@ -1,0 +1,110 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+
+	"go.uber.org/fx"
+
+	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/internal/closers"
+	"github.com/newsvc/newsvc/framework/internal/construct"
+)
+
+// declaration is what an option says before anything is built: the configuration is loaded from all of them together,
+// so that every section and every callee is validated before the first constructor runs.
+type declaration struct {
+	where   string          // file:line of the option
+	section *config.Section // a section of the domain's
+	callee  string          // a service that is called
+	client  string          // the type of the client and its name, for callees
+	serves  bool            // a gRPC service is offered
+}
+
+const (
+	declarationGroup = `group:"newsvc.declarations"`
+	bindingGroup     = `group:"newsvc.bindings"`
+	handlerGroup     = `group:"newsvc.handlers"`
+	workerGroup      = `group:"newsvc.workers"`
+	checkGroup       = `group:"newsvc.checks"`
+	serverGroup      = `group:"newsvc.server"`
+)
+
+func declare(d declaration) fx.Option {
+	return fx.Supply(fx.Annotate(d, fx.ResultTags(declarationGroup)))
+}
+
+// caller is the file:line of the code that called the exported function of this package.
+func caller() string { return construct.Caller("github.com/newsvc/newsvc/framework/app") }
+
+// argument says which named value a constructor's parameter takes, so that the constructor itself needs no tags.
+type argument struct {
+	index int
+	name  string
+}
+
+// ArgOption is the result of [Arg].
+type ArgOption interface{ arg() argument }
+
+func (a argument) arg() argument { return a }
+
+// Arg tells [Serve], [Provide] and the like that the constructor's parameter number index, counted from 0, takes the
+// value with that name, for example a client that was made with [Named].
+func Arg(index int, name string) ArgOption { return argument{index, name} }
+
+// constructor is a user's function that makes one value.
+type constructor struct {
+	construct.Func
+	where string
+	tags  []fx.Annotation
+}
+
+// parse checks a constructor, that it makes a t unless t is nil, and its arguments.
+func parse(fn any, t reflect.Type, args []ArgOption) (constructor, error) {
+	f, err := construct.Parse(fn)
+	if err == nil && t != nil {
+		err = f.MustMake(t)
+	}
+	if err != nil {
+		return constructor{}, err
+	}
+	c := constructor{Func: f, where: caller()}
+	tags := make([]string, f.NumIn())
+	for _, a := range args {
+		arg := a.arg()
+		if arg.index < 0 || arg.index >= len(tags) {
+			return constructor{}, fmt.Errorf("app.Arg(%d, %q): %s has %d parameters, counted from 0", arg.index, arg.name, f.Name(), len(tags))
+		}
+		tags[arg.index] = fmt.Sprintf("name:%q", arg.name)
+	}
+	if len(args) > 0 {
+		c.tags = append(c.tags, fx.ParamTags(tags...))
+	}
+	return c, nil
+}
+
+// provide returns the option that runs the constructor and turns its value into a T.
+func provide[T any](c constructor, turn func(made any) T, annotations ...fx.Annotation) fx.Option {
+	return c.provide(reflect.TypeFor[T](), func(made reflect.Value) reflect.Value {
+		value := turn(made.Interface())
+		return reflect.ValueOf(&value).Elem()
+	}, annotations...)
+}
+
+// provide is the same for a type that only reflection knows. What the value offers as Close is remembered and called
+// after the drain.
+func (c constructor) provide(result reflect.Type, turn func(reflect.Value) reflect.Value, annotations ...fx.Annotation) fx.Option {
+	made := c.Adapt(c.where, result, reflect.TypeFor[*closers.Set](), func(made, all reflect.Value) reflect.Value {
+		all.Interface().(*closers.Set).Add(made.Interface())
+		return turn(made)
+	})
+	return fx.Provide(fx.Annotate(made, append(c.tags, annotations...)...))
+}
+
+// misuse reports a wrong argument of one of this package's functions.
+func misuse(function string, err error) fx.Option {
+	return fx.Error(fmt.Errorf("%s: app.%s: %w", caller(), function, err))
+}
+
+var errNil = errors.New("the function is nil")

@@ -1,0 +1,42 @@
+// Package stopsignal turns the signals that ask a process to stop into the end of a context, and a second one into the
+// end of the process: whoever signals twice does not want to wait.
+package stopsignal
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/newsvc/newsvc/framework/internal/loop"
+)
+
+// Error is the cause of the context that a signal ended.
+type Error struct{ syscall.Signal }
+
+// Error names the signal.
+func (e Error) Error() string { return "signal " + e.Signal.String() }
+
+// Watch takes over SIGINT, SIGTERM, SIGHUP and SIGQUIT. The first one ends the context with an [Error] as its cause;
+// the second calls exit with 128 and the signal's number. stop gives the signals back and waits for nothing but itself.
+func Watch(exit func(code int)) (ctx context.Context, stop func()) {
+	in := make(chan os.Signal, 2)
+	signal.Notify(in, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	l := loop.Start(context.Background(), func(stopped context.Context) {
+		defer signal.Stop(in)
+		for first := true; ; first = false {
+			select {
+			case <-stopped.Done():
+				return
+			case s := <-in:
+				n, _ := s.(syscall.Signal)
+				if !first {
+					exit(128 + int(n))
+				}
+				cancel(Error{n})
+			}
+		}
+	})
+	return ctx, func() { l.Stop(); cancel(context.Canceled) }
+}

@@ -1,0 +1,54 @@
+package stack
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/newsvc/newsvc/framework/config"
+)
+
+// Question is what NEWSVC_INTROSPECT asks a service instead of starting it, with what it takes to answer.
+type Question struct {
+	// Ask is config, schema, graph or callees.
+	Ask      string
+	Service  string
+	Settings *config.Config
+	Callees  []string
+	Serves   bool
+	// Dot is the graph of constructors in Graphviz' language.
+	Dot string
+}
+
+// Answer is the answer, to be printed as JSON. Secrets are redacted.
+func (q Question) Answer() (any, error) {
+	switch q.Ask {
+	case "config":
+		return map[string]any{"service": q.Service, "sources": q.Settings.Sources(), "values": q.Settings.Values()}, nil
+	case "schema":
+		return q.Settings.Schema(), nil
+	case "graph":
+		return map[string]string{"service": q.Service, "dot": q.Dot}, nil
+	case "callees":
+		return map[string]any{"service": q.Service, "serves": q.Serves, "callees": q.callees()}, nil
+	}
+	return nil, fmt.Errorf("NEWSVC_INTROSPECT=%q is no question; use config, schema, graph or callees", q.Ask)
+}
+
+type calleeView struct {
+	Name   string         `json:"name"`
+	Policy []config.Value `json:"policy"`
+}
+
+func (q Question) callees() []calleeView {
+	all := make([]calleeView, 0, len(q.Callees))
+	for _, callee := range q.Callees {
+		v := calleeView{Name: callee, Policy: []config.Value{}}
+		for _, value := range q.Settings.Values() {
+			if strings.HasPrefix(value.Key, "clients."+callee+".") {
+				v.Policy = append(v.Policy, value)
+			}
+		}
+		all = append(all, v)
+	}
+	return all
+}

@@ -1,0 +1,183 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/internal/loop"
+	"github.com/newsvc/newsvc/framework/readiness"
+)
+
+const (
+	drainMarkTimeout = time.Second     // for telling callers that the instance is about to leave
+	withdrawTimeout  = 3 * time.Second // for the removal itself
+)
+
+// membership keeps one instance in the registry while it is ready: it registers at the first readiness, leaves when
+// readiness has been lost for leaveAfter, and returns with readiness.
+type membership struct {
+	registrar  discovery.Registrar
+	instance   discovery.Instance
+	gate       *readiness.Gate
+	leaveAfter time.Duration
+	log        *zap.Logger
+	onUp       func() // called once, when the instance is registered for the first time
+
+	run    *loop.Loop
+	joined chan struct{} // closed at the first registration
+	once   sync.Once
+	mu     sync.Mutex
+	reg    discovery.Registration // nil while not registered
+}
+
+func (m *membership) start() {
+	m.joined = make(chan struct{})
+	m.run = loop.Start(context.Background(), m.loop)
+}
+
+func (m *membership) loop(ctx context.Context) {
+	ready := make(chan bool, 1)
+	cancel := m.gate.Subscribe(func(r readiness.Report) {
+		select { // the newest report replaces an older one that was not looked at
+		case <-ready:
+		default:
+		}
+		ready <- r.Ready
+	})
+	defer cancel()
+	var leave <-chan time.Time
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		changed := m.changed()
+		select {
+		case <-ctx.Done():
+			return
+		case ok := <-ready:
+			leave = nil
+			if ok {
+				m.join(ctx)
+			} else if m.registration() != nil {
+				timer.Reset(m.leaveAfter)
+				leave = timer.C
+			}
+		case <-leave:
+			leave = nil
+			m.log.Warn("leaving the registry: not ready for too long", zap.Duration("after", m.leaveAfter))
+			m.leave(ctx)
+		case <-changed:
+			m.noticeUp()
+		}
+	}
+}
+
+// changed is the registration's own signal; nil, which blocks for ever, while there is none.
+func (m *membership) changed() <-chan struct{} {
+	reg := m.registration()
+	if reg == nil || m.onUp == nil {
+		return nil
+	}
+	changed := reg.Changed()
+	m.noticeUp() // it may have come up between the last look and this one
+	if m.onUp == nil {
+		return nil
+	}
+	return changed
+}
+
+func (m *membership) noticeUp() {
+	if reg := m.registration(); reg != nil && m.onUp != nil && reg.Status().State == discovery.RegistrationUp {
+		up := m.onUp
+		m.onUp = nil
+		up()
+	}
+}
+
+func (m *membership) registration() discovery.Registration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.reg
+}
+
+func (m *membership) join(ctx context.Context) {
+	if m.registration() != nil {
+		return
+	}
+	reg, err := m.registrar.Register(ctx, m.instance)
+	if err != nil { // the argument was checked before; what is left is a registrar that was closed
+		m.log.Error("cannot register", zap.String("addr", m.instance.Addr), zap.Error(err))
+		return
+	}
+	m.mu.Lock()
+	m.reg = reg
+	m.mu.Unlock()
+	m.once.Do(func() { close(m.joined) })
+}
+
+func (m *membership) leave(ctx context.Context) {
+	reg := m.registration()
+	if reg == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
+	defer cancel()
+	if err := reg.Close(ctx); err != nil {
+		m.log.Warn("the registration could not be revoked; it ends with its lease", zap.Error(err))
+	}
+	m.mu.Lock()
+	m.reg = nil
+	m.mu.Unlock()
+}
+
+// status is where the registration stands; false while there is none.
+func (m *membership) status() (discovery.RegistrationStatus, bool) {
+	reg := m.registration()
+	if reg == nil {
+		return discovery.RegistrationStatus{}, false
+	}
+	return reg.Status(), true
+}
+
+// withdraw ends the loop, so that nothing registers any more, marks the instance as draining and removes it. The error
+// says that the removal could not be confirmed.
+func (m *membership) withdraw(ctx context.Context) error {
+	m.run.Stop()
+	reg := m.registration()
+	if reg == nil {
+		return nil
+	}
+	var err error
+	if reg.Status().State == discovery.RegistrationUp {
+		mark, cancel := context.WithTimeout(ctx, drainMarkTimeout)
+		err = reg.Update(mark, func(i *discovery.Instance) { i.State = discovery.StateDraining })
+		cancel()
+	}
+	ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
+	defer cancel()
+	if cerr := reg.Close(ctx); cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	return nil // a mark that could not be set does not matter once the instance is gone
+}
+
+// WaitRegistered returns when this instance is registered; at once when it does not register. With ctx it returns why
+// it is not.
+func (s *Stack) WaitRegistered(ctx context.Context) error {
+	if s.member == nil {
+		return nil
+	}
+	select {
+	case <-s.member.joined:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if reg := s.member.registration(); reg != nil {
+		return discovery.WaitUp(ctx, reg)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package stack
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/newsvc/newsvc/framework/client"
+	"github.com/newsvc/newsvc/framework/discovery"
+)
+
+// ready is what the ready file says.
+func (s *Stack) ready() Ready {
+	r := Ready{Service: s.p.Service, PID: os.Getpid(), Incarnation: s.incarnation}
+	if s.server != nil {
+		r.GRPC = s.server.Addr()
+	}
+	if s.http != nil {
+		r.HTTP = s.http.Addr()
+	}
+	if s.admin != nil {
+		r.Admin = s.admin.Addr()
+	}
+	return r
+}
+
+// Addresses says where the process listens; empty strings are listeners it does not have.
+func (s *Stack) Addresses() (grpc, http, admin string) {
+	r := s.ready()
+	return r.GRPC, r.HTTP, r.Admin
+}
+
+// report logs, once, what an operator wants to know of a process that has started.
+func (s *Stack) report() {
+	r := s.ready()
+	fields := []zap.Field{zap.String("version", s.p.Version), zap.String("incarnation", s.incarnation)}
+	for key, addr := range map[string]string{"grpc": r.GRPC, "http": r.HTTP, "admin": r.Admin} {
+		if addr != "" {
+			fields = append(fields, zap.String(key, addr))
+		}
+	}
+	if s.server != nil {
+		fields = append(fields, zap.Strings("chain", s.server.Chain()))
+	}
+	if s.member != nil {
+		fields = append(fields, zap.String("advertised", s.member.instance.Addr), zap.String("prefix", s.p.Config.Discovery.Prefix))
+	}
+	if s.etcd != nil {
+		fields = append(fields, zap.Strings("etcd", s.p.Config.Etcd.Endpoints))
+	}
+	for _, callee := range s.p.Callees {
+		fields = append(fields, zap.String("callee."+callee, summary(s.p.Config.policy(callee))))
+	}
+	if s.p.Settings != nil {
+		fields = append(fields, zap.Strings("config", s.p.Settings.Sources()))
+	}
+	s.log.Info("started", fields...)
+}
+
+// policy is the one in force for a callee.
+func (c Config) policy(callee string) client.Policy {
+	if p, ok := c.Clients[callee]; ok {
+		return p
+	}
+	return c.ClientDefaults
+}
+
+// summary is a policy in a line.
+func summary(p client.Policy) string {
+	target := p.Target
+	if target == "" {
+		target = "by name"
+	}
+	return fmt.Sprintf("%s, %s, timeout %v", target, p.Balancer, p.Timeout)
+}
+
+// discoveryPage is what /debug/discovery shows.
+type discoveryPage struct {
+	Service      string            `json:"service"`
+	Incarnation  string            `json:"incarnation"`
+	Prefix       string            `json:"prefix"`
+	Etcd         []string          `json:"etcd,omitempty"`
+	Registration *registrationView `json:"registration,omitempty"`
+	Callees      any               `json:"callees"`
+	Known        any               `json:"known"`
+}
+
+type registrationView struct {
+	Addr  string                      `json:"addr"`
+	State discovery.RegistrationState `json:"state"`
+	Error string                      `json:"error,omitempty"`
+	Since time.Time                   `json:"since"`
+	Count int                         `json:"count"`
+}
+
+func (s *Stack) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
+	page := discoveryPage{
+		Service: s.p.Service, Incarnation: s.incarnation, Prefix: s.p.Config.Discovery.Prefix,
+		Callees: s.clients.State(), Known: s.cache.State(),
+	}
+	if s.etcd != nil {
+		page.Etcd = s.etcd.Endpoints()
+	}
+	if st, ok := s.Registration(); ok {
+		page.Registration = &registrationView{Addr: s.member.instance.Addr, State: st.State, Since: st.Since, Count: st.Count}
+		if st.Err != nil {
+			page.Registration.Error = st.Err.Error()
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(page) // the peer is gone; there is nobody left to tell
+}

@@ -1,0 +1,292 @@
+// Package stack assembles a service from the framework's rooms: the gRPC server and the client factory with their
+// default chains, discovery, readiness, telemetry and the admin server, and the order in which all of it starts and
+// stops. It is what package app puts into Fx, and it works without Fx:
+//
+//	s, err := stack.New(stack.Params{...})
+//	userv1.RegisterUserServiceServer(s.Server(), impl)
+//	err = s.Connect(ctx) // clients
+//	err = s.Start(ctx)   // server, then registration in the background
+//	...
+//	err = s.Drain(ctx)   // leave the registry, let calls finish
+//	err = s.Close(ctx)   // connections, etcd, telemetry
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/newsvc/newsvc/framework/admin"
+	"github.com/newsvc/newsvc/framework/client"
+	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/discovery/cache"
+	"github.com/newsvc/newsvc/framework/discovery/etcd"
+	"github.com/newsvc/newsvc/framework/etcdclient"
+	"github.com/newsvc/newsvc/framework/grpcresolver"
+	"github.com/newsvc/newsvc/framework/httpserver"
+	"github.com/newsvc/newsvc/framework/internal/loop"
+	"github.com/newsvc/newsvc/framework/logging"
+	"github.com/newsvc/newsvc/framework/readiness"
+	"github.com/newsvc/newsvc/framework/server"
+	"github.com/newsvc/newsvc/framework/telemetry"
+)
+
+// Params is what a service is assembled from.
+type Params struct {
+	// Service is the service's name; see [discovery.CheckService].
+	Service string
+	// Version is the service's own version, told in the registry and in logs. May be empty.
+	Version string
+	// Config is the framework's part of the configuration; [ReadConfig] and [DefaultConfig] make one.
+	Config Config
+	// Settings is where Config was read from, for the admin page and for errors that say where a limit was set. May be nil.
+	Settings *config.Config
+	// Callees are the services that will be called; their connections are opened by Connect.
+	Callees []string
+	// Serves says that gRPC services will be registered on Server: the process then listens and registers itself.
+	Serves bool
+	// ServerOptions adjust the gRPC server beyond its configuration.
+	ServerOptions []server.Option
+	// Log takes everything that is to be told; Level changes what it shows at run time.
+	Log   *zap.Logger
+	Level zap.AtomicLevel
+	// Process is what the environment says.
+	Process Process
+	// Replace puts other parts in the place of the real ones, for tests.
+	Replace Replace
+}
+
+// Process is what a process is told by its environment rather than by its configuration.
+type Process struct {
+	// Dev is true under newsvc dev (NEWSVC_DEV=1): loopback may be advertised, a busy HTTP port falls back to a free one.
+	Dev bool
+	// PodIP is POD_IP as Kubernetes' downward API gives it.
+	PodIP string
+	// ReadyFile is NEWSVC_READY_FILE; empty for none.
+	ReadyFile string
+}
+
+// Replace holds replacements for the parts that reach out of the process. Nil fields keep the real ones.
+type Replace struct {
+	Source    discovery.Source
+	Registrar discovery.Registrar
+	// Listener takes the place of the one that server.listen names.
+	Listener net.Listener
+	// Dial opens connections to callees.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// Stack is one assembled service. Its methods are safe for concurrent use, but Connect, Start, Drain and Close are
+// steps that follow each other; each works once, and Drain and Close are safe in any state.
+type Stack struct {
+	p           Params
+	incarnation string
+	log         *zap.Logger
+
+	telemetry *telemetry.Telemetry
+	etcd      *clientv3.Client // nil when source and registrar are replaced
+	registrar discovery.Registrar
+	closeReg  func(context.Context) error
+	cache     *cache.Cache
+	clients   *client.Factory
+	readiness *readiness.Gate
+	serving   *readiness.Condition
+	server    *server.Server     // nil without Serves
+	admin     *httpserver.Server // nil when switched off
+	levels    *logging.LevelHandler
+	handler   http.Handler
+	http      *httpserver.Server // nil without handler
+	member    *membership        // nil while nothing registers
+
+	watch     loop.Group
+	failed    chan error
+	drainOnce sync.Once
+	drainErr  error
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// New assembles a service. It reads certificates but opens no listener and sends nothing.
+func New(p Params) (*Stack, error) {
+	if err := discovery.CheckService(p.Service); err != nil {
+		return nil, err
+	}
+	s := &Stack{
+		p: p, log: p.Log, incarnation: discovery.NewIncarnation(),
+		readiness: readiness.New(), failed: make(chan error, 1),
+	}
+	s.serving = s.readiness.Condition("start")
+	for _, step := range []func() error{s.buildTelemetry, s.buildDiscovery, s.buildClients, s.buildServer, s.buildAdmin} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, s.Close(context.Background()))
+		}
+	}
+	return s, nil
+}
+
+func (s *Stack) buildTelemetry() error {
+	t, err := telemetry.New(context.Background(), s.p.Config.Telemetry, telemetry.Params{
+		Service: s.p.Service, Version: s.p.Version, Incarnation: s.incarnation, Log: s.log.Named("telemetry"),
+	})
+	if err != nil {
+		return fmt.Errorf("telemetry: %w", err)
+	}
+	s.telemetry = t
+	return nil
+}
+
+// buildDiscovery makes the source behind its cache and the registrar, both on the process' one etcd client. Without
+// callees and without a server nothing talks to etcd.
+func (s *Stack) buildDiscovery() error {
+	source, registrar := s.p.Replace.Source, s.p.Replace.Registrar
+	c := s.p.Config
+	if source == nil || registrar == nil {
+		cli, err := etcdclient.New(c.Etcd, s.log.Named("etcd"))
+		if err != nil {
+			return fmt.Errorf("etcd: %w", err)
+		}
+		s.etcd = cli
+		opt := etcd.Options{Prefix: c.Discovery.Prefix, CallTimeout: c.Etcd.CallTimeout, TTL: c.Registration.TTL, Log: s.log.Named("discovery")}
+		if source == nil {
+			if source, err = etcd.NewSource(cli, opt); err != nil {
+				return fmt.Errorf("discovery: %w", err)
+			}
+		}
+		if registrar == nil {
+			r, err := etcd.NewRegistrar(cli, opt)
+			if err != nil {
+				return fmt.Errorf("registration: %w", err)
+			}
+			registrar, s.closeReg = r, r.Close
+		}
+	}
+	s.registrar = registrar
+	g := c.Discovery.Guard
+	s.cache = cache.New(source, cache.Options{
+		GuardShare: g.Share, GuardWindow: g.Window, HoldTTL: g.Hold, Dir: c.Discovery.CacheDir, Log: s.log.Named("discovery"),
+	})
+	return nil
+}
+
+func (s *Stack) buildClients() error {
+	f, err := client.NewFactory(client.Params{
+		Caller: s.p.Service,
+		Resolver: grpcresolver.NewBuilder(s.cache, grpcresolver.Options{
+			Subset: s.p.Config.Discovery.Subset, Seed: s.incarnation, Log: s.log.Named("resolver"),
+		}),
+		Default: s.p.Config.ClientDefaults, Policies: s.p.Config.Clients, Log: s.log.Named("client"),
+		Interceptors: func(callee string) []client.Interceptor {
+			unary, stream := s.telemetry.ClientInterceptors(callee)
+			return []client.Interceptor{{Unary: unary, Stream: stream}}
+		},
+		Dialer: s.p.Replace.Dial,
+		Origin: s.origin,
+	})
+	if err != nil {
+		return err
+	}
+	s.clients = f
+	for _, callee := range s.p.Callees {
+		if _, err := f.Conn(callee); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// origin tells where a callee's setting was set, for the errors of calls.
+func (s *Stack) origin(callee, key string) string {
+	if s.p.Settings == nil {
+		return ""
+	}
+	return s.p.Settings.Origin("clients." + callee + "." + key)
+}
+
+func (s *Stack) buildServer() error {
+	if !s.p.Serves {
+		return nil
+	}
+	unary, stream := s.telemetry.ServerInterceptors()
+	cfg := s.p.Config.Server
+	cfg.Reflection = cfg.Reflection || s.p.Process.Dev // tools of a developer may look
+	opts := slices.Clone(s.p.ServerOptions)
+	if s.p.Replace.Listener != nil {
+		opts = append(opts, server.Listener(s.p.Replace.Listener))
+	}
+	if s.p.Process.Dev {
+		opts = append(opts, server.After(server.SlotTelemetry, s.sayInstance()))
+	}
+	srv, err := server.New(server.Params{
+		Service: s.p.Service, Config: cfg, Log: s.log.Named("server"), Readiness: s.readiness,
+		Fill:    map[string]server.Interceptor{server.SlotTelemetry: {Name: "telemetry", Unary: unary, Stream: stream}},
+		Options: opts,
+	})
+	if err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	s.server = srv
+	return nil
+}
+
+func (s *Stack) buildAdmin() error {
+	if !s.p.Config.Admin.Enabled {
+		return nil
+	}
+	s.levels = logging.NewLevelHandler(s.p.Level, s.log.Named("log"))
+	h := admin.Handlers{
+		Ready: s.readiness.Handler(), Metrics: s.telemetry.MetricsHandler(), LogLevel: s.levels,
+		Discovery: http.HandlerFunc(s.serveDiscovery),
+	}
+	if s.p.Settings != nil {
+		h.Config = s.p.Settings.Handler()
+	}
+	a, err := admin.New(s.p.Config.Admin, h, s.log.Named("admin"))
+	if err != nil {
+		return fmt.Errorf("admin: %w", err)
+	}
+	s.admin = a
+	return nil
+}
+
+// Server is where gRPC services are registered before Start; nil without Params.Serves.
+func (s *Stack) Server() *server.Server { return s.server }
+
+// Clients makes connections by callee name.
+func (s *Stack) Clients() *client.Factory { return s.clients }
+
+// Readiness is where more checks are added, before Start.
+func (s *Stack) Readiness() *readiness.Gate { return s.readiness }
+
+// Telemetry is where a service's own metrics and spans go.
+func (s *Stack) Telemetry() *telemetry.Telemetry { return s.telemetry }
+
+// Source reads instances through the process' cache.
+func (s *Stack) Source() discovery.Source { return s.cache }
+
+// Etcd is the process' one etcd client; nil when discovery was replaced.
+func (s *Stack) Etcd() *clientv3.Client { return s.etcd }
+
+// Incarnation identifies this start of the process.
+func (s *Stack) Incarnation() string { return s.incarnation }
+
+// Handle sets what the HTTP listener serves; call it before Start.
+func (s *Stack) Handle(h http.Handler) { s.handler = h }
+
+// Failed receives one error when a listener stops serving by itself after Start.
+func (s *Stack) Failed() <-chan error { return s.failed }
+
+// Registration is where this instance's registration stands; false while it has none.
+func (s *Stack) Registration() (discovery.RegistrationStatus, bool) {
+	if s.member == nil {
+		return discovery.RegistrationStatus{}, false
+	}
+	return s.member.status()
+}
