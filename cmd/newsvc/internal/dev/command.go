@@ -1,0 +1,134 @@
+// Package dev is the command newsvc dev: it starts an etcd in this process and the services found below a directory as
+// child processes, keeps them running, tells where everything listens, and drains them all at Ctrl-C. What is running
+// is written to .newsvc/dev.json, which other tools read.
+package dev
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
+	"github.com/newsvc/newsvc/framework/discovery"
+)
+
+const (
+	stateDir    = ".newsvc"
+	maxReplicas = 100
+)
+
+// options are the command's flags.
+type options struct {
+	etcd     []string
+	prefix   string
+	replicas map[string]string
+	services []string
+	root     string
+}
+
+// Command returns newsvc dev.
+func Command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "dev [SERVICE...]",
+		Short: "Run the services found below this directory, with an etcd of their own",
+		Long: `dev starts an etcd in this process, builds every service found at or below the
+current directory (a newsvc.yaml with "kind: service" marks one) and runs it, in
+its own directory, as many times as its dev.replicas says. A service that dies is
+started again, after 0.5s at first and 10s at the most. Ctrl-C lets all of them
+finish their calls and leave the registry; a second Ctrl-C does not wait.
+
+What runs, and where it listens, is in .newsvc/dev.json.`,
+		Example: `  newsvc dev
+  newsvc dev user-service --replicas user-service=3
+  newsvc dev --etcd 10.0.0.5:2379`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, err := os.Getwd()
+			if err != nil {
+				return err
+			}
+			o.root, o.services = root, args
+			return o.run(cmd.Context(), &output{w: cmd.OutOrStdout()})
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.etcd, "etcd", nil, "join this etcd (host:port, repeatable or comma-separated) instead of starting one")
+	f.StringVar(&o.prefix, "prefix", discovery.DefaultPrefix, "etcd prefix below which the services find each other")
+	f.StringToStringVar(&o.replicas, "replicas", nil, "how many instances, for example user-service=3 (repeatable)")
+	return cmd
+}
+
+// choose returns the services to run, with their replicas.
+func (o *options) choose() ([]service, error) {
+	all, err := find(o.root)
+	if err != nil {
+		return nil, &problem.Error{Exit: problem.Usage, What: err.Error(), Err: err}
+	}
+	if len(all) == 0 {
+		return nil, &problem.Error{
+			Exit: problem.NotFound, What: fmt.Sprintf("no service found at or below %s", o.root),
+			At: "no " + markerFile + " with kind: service", Fix: "newsvc create blogger-user && cd blogger-user && newsvc dev",
+		}
+	}
+	names := make([]string, len(all))
+	for i, s := range all {
+		names[i] = s.name
+	}
+	for _, want := range append(slices.Clone(o.services), keys(o.replicas)...) {
+		if !slices.Contains(names, want) {
+			return nil, &problem.Error{
+				Exit: problem.Usage, What: fmt.Sprintf("there is no service %q here", want),
+				At: "found: " + strings.Join(names, ", "),
+			}
+		}
+	}
+	var chosen []service
+	for _, s := range all {
+		if len(o.services) > 0 && !slices.Contains(o.services, s.name) {
+			continue
+		}
+		if n, ok := o.replicas[s.name]; ok {
+			if s.replicas, err = strconv.Atoi(n); err != nil || s.replicas < 0 || s.replicas > maxReplicas {
+				return nil, &problem.Error{
+					Exit: problem.Usage, What: fmt.Sprintf("--replicas %s=%s: want a number from 0 to %d", s.name, n, maxReplicas),
+					Fix: fmt.Sprintf("newsvc dev --replicas %s=3", s.name),
+				}
+			}
+		}
+		chosen = append(chosen, s)
+	}
+	return chosen, nil
+}
+
+func keys(m map[string]string) []string {
+	all := make([]string, 0, len(m))
+	for k := range m {
+		all = append(all, k)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// check looks at the flags before anything is started.
+func (o *options) check() error {
+	if err := discovery.CheckPrefix(o.prefix); err != nil {
+		return &problem.Error{Exit: problem.Usage, What: "--prefix: " + err.Error(), Err: err}
+	}
+	if r, err := ReadRecord(RecordPath(o.root)); err == nil && r.PID != os.Getpid() {
+		return &problem.Error{
+			Exit: problem.Environment, What: fmt.Sprintf("newsvc dev runs here already (pid %d)", r.PID),
+			At: RecordPath(o.root), Fix: fmt.Sprintf("kill -INT %d", r.PID),
+		}
+	}
+	for _, dir := range []string{"bin", "run"} {
+		if err := os.MkdirAll(filepath.Join(o.root, stateDir, dir), 0o755); err != nil {
+			return &problem.Error{Exit: problem.Environment, What: err.Error(), Err: err}
+		}
+	}
+	return nil
+}
