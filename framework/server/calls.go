@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/internal/loop"
+	"github.com/newsvc/newsvc/framework/internal/notprocessed"
 )
 
 // ErrDraining is the cause of the end of a stream's context when the server stops: [context.Cause] of the handler's
@@ -93,7 +94,7 @@ func (c *calls) running() []string {
 type streams struct {
 	mu   sync.Mutex
 	open map[*stream]struct{}
-	cut  bool // streams that come now are cancelled at once
+	cut  bool // streams that come now are refused
 	// abandoned is closed when streams whose handlers did not take the end of their context are ended over their
 	// heads.
 	abandoned chan struct{}
@@ -109,15 +110,16 @@ type stream struct {
 
 func (s *stream) Context() context.Context { return s.ctx }
 
+// add takes a stream into the account; it returns nil when streams have been ended already.
 func (s *streams) add(ss grpc.ServerStream, system bool) *stream {
-	st := &stream{ServerStream: ss, system: system}
-	st.ctx, st.cancel = context.WithCancelCause(ss.Context())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open[st] = struct{}{}
 	if s.cut {
-		st.cancel(ErrDraining)
+		return nil
 	}
+	st := &stream{ServerStream: ss, system: system}
+	st.ctx, st.cancel = context.WithCancelCause(ss.Context())
+	s.open[st] = struct{}{}
 	return st
 }
 
@@ -128,7 +130,8 @@ func (s *streams) remove(st *stream) {
 	st.cancel(nil)
 }
 
-// cancelAll ends the contexts of all streams and of those to come; of system streams only when all is false.
+// cancelAll ends the contexts of all streams and refuses those to come; when all is false, it ends system streams
+// only.
 func (s *streams) cancelAll(all bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,6 +148,10 @@ func (s *streams) cancelAll(all bool) {
 // them: that ends the stream, and with it every RecvMsg.
 func (s *streams) serve(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, m *method, chain func(any, grpc.ServerStream) error) error {
 	st := s.add(ss, m.system)
+	if st == nil {
+		m.leave()
+		return notprocessed.Error("this instance is shutting down; other instances take the call")
+	}
 	if !info.IsClientStream {
 		defer m.leave()
 		defer s.remove(st)
