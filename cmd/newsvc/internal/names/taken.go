@@ -18,8 +18,8 @@ func taken(pkg string) bool {
 		slices.Contains(usedByTemplates(), pkg)
 }
 
-// usedByTemplates are the identifiers that main.go and the tests of a new project declare or import. A test of the
-// scaffold compares the list with the rendered files.
+// usedByTemplates are the identifiers that a new project declares or imports where it imports the package. A test of
+// the scaffold compares the list with the rendered files.
 func usedByTemplates() []string {
-	return []string{"app", "fx"}
+	return []string{"app", "err", "fx", "name", "resp", "server", "service", "strings", "t", "tc", "testing"}
 }

@@ -1,0 +1,172 @@
+// Package cli is the command tree of newsvc: flags, help texts, what goes to stdout and what to stderr, exit codes. The
+// commands themselves are in the packages beside it.
+//
+// Results go to stdout, progress and errors to stderr, and no command ever asks a question.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/dev"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
+)
+
+// Interrupted is the cause of a context that a signal ended.
+type Interrupted struct{ Signal os.Signal }
+
+// Error names the signal.
+func (i Interrupted) Error() string { return fmt.Sprintf("ended by signal: %v", i.Signal) }
+
+// ExitCode is 128 plus the number of the signal, as shells have it.
+func (i Interrupted) ExitCode() int {
+	if s, ok := i.Signal.(syscall.Signal); ok {
+		return 128 + int(s)
+	}
+	return problem.Failed
+}
+
+// Run executes one command line, without the program's name, and returns the exit code.
+func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var signal Interrupted
+	if err != nil && errors.As(context.Cause(ctx), &signal) && errors.Is(err, context.Canceled) {
+		err = signal
+	}
+	problem.Print(stderr, err)
+	return problem.Code(err)
+}
+
+// globals are the flags that every command has.
+type globals struct {
+	dir    string
+	output string
+	quiet  bool
+}
+
+func newRoot() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:   "newsvc",
+		Short: "create and run gRPC services that find each other by name",
+		Long: `newsvc creates gRPC services that register in etcd and call each other by name.
+
+  newsvc create blogger-user      write a service that builds, tests, runs and registers
+  newsvc generate                 after a change of a .proto file
+  newsvc help exit-codes          what the exit codes mean
+
+Results go to stdout, progress and errors to stderr. No command asks questions.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if !slices.Contains([]string{"text", "json"}, g.output) {
+				return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("--output %q is unknown", g.output), Fix: "--output text, or --output json"}
+			}
+			return nil
+		},
+	}
+	root.PersistentFlags().StringVarP(&g.dir, "dir", "C", ".", "work in this `directory`")
+	root.PersistentFlags().StringVarP(&g.output, "output", "o", "text", "`form` of the result on stdout: text or json")
+	root.PersistentFlags().BoolVarP(&g.quiet, "quiet", "q", false, "no progress on stderr, errors only")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(helpCommand())
+	root.AddCommand(
+		newCreate(g),
+		dev.Command(),
+		newGenerate(g),
+		newVersion(g),
+		exitCodes(),
+	)
+	return root
+}
+
+// noCommand answers an argument that is no command of ours.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	p := &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("%q is not a command", args[0]), Fix: "newsvc help"}
+	switch near := cmd.SuggestionsFor(args[0]); {
+	case args[0] == "run" || args[0] == "start" || args[0] == "serve":
+		p.Fix = "newsvc dev      (with live reload), or for one plain process: go run ."
+	case args[0] == "new":
+		p.Fix = "newsvc " + strings.Join(append([]string{"create"}, args[1:]...), " ")
+	case len(near) > 0:
+		p.Fix = "newsvc " + near[0]
+	}
+	return p
+}
+
+// flagError turns cobra's complaint about flags into one of ours.
+func flagError(cmd *cobra.Command, err error) error {
+	return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: cmd.CommandPath() + " --help", Err: err}
+}
+
+// workDir is the absolute directory that -C names.
+func (g *globals) workDir() (string, error) {
+	dir, err := filepath.Abs(g.dir)
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return "", &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("-C %q is not a directory", g.dir), Fix: "mkdir -p " + g.dir, Err: err}
+	}
+	return dir, nil
+}
+
+func (g *globals) progress(cmd *cobra.Command) io.Writer {
+	if g.quiet {
+		return io.Discard
+	}
+	return cmd.ErrOrStderr()
+}
+
+// helpCommand is cobra's, but an unknown topic is an error.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND or TOPIC]",
+		Short: "help about a command or a topic",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err == nil && len(rest) > 0 && about == cmd.Root() {
+				err = noCommand(about, rest)
+			}
+			if err != nil {
+				return err
+			}
+			return about.Help()
+		},
+	}
+}
+
+func exitCodes() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "what the exit codes mean",
+		Long: `Exit codes of newsvc:
+
+    0  done, or nothing to do
+    1  it was tried and failed: a build error, a full disk
+    2  wrong usage: a flag, a name, an argument; nothing was tried
+    3  the environment is not fit: no go command, no network, etcd unreachable
+    4  a person has to decide: the directory exists, generated files are stale (--check)
+    5  not found: no such service, instance or method
+  130  ended by Ctrl-C; 143 by SIGTERM`,
+	}
+}

@@ -1,0 +1,340 @@
+package scaffold_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/mod/module"
+	"golang.org/x/tools/txtar"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/names"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/scaffold"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// kinds are the specs that have a golden file: every way in which projects differ, other than by name.
+func kinds(t *testing.T) map[string]scaffold.Spec {
+	t.Helper()
+	name := parse(t, "blogger-user")
+	return map[string]scaffold.Spec{
+		"checkout": {Name: name, Module: "example.com/blogger-user", Framework: scaffold.Framework{Dir: "/src/newsvc"}, Replace: "../newsvc", CLI: "(devel)"},
+		"release": {
+			Name: name, Module: "github.com/acme/blogger-user", Framework: scaffold.Framework{Version: "v0.4.0"}, CLI: "v0.4.0",
+			Sums: []string{"github.com/newsvc/newsvc v0.4.0 h1:zip=", "github.com/newsvc/newsvc v0.4.0/go.mod h1:mod="},
+		},
+		"example": {Name: name, Module: "github.com/newsvc/newsvc", Framework: scaffold.Framework{Dir: "/src/newsvc"}, InRepo: true, CLI: "(devel)"},
+	}
+}
+
+func parse(t testing.TB, service string) names.Name {
+	t.Helper()
+	n, err := names.Parse(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func render(t testing.TB, s scaffold.Spec) []scaffold.File {
+	t.Helper()
+	files, err := scaffold.Render(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// TestGolden compares everything a person reads. Generated code, go.sum and the two files of .newsvc that repeat the
+// rest are checked by other tests.
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	all := kinds(t)
+	stored, err := filepath.Glob("testdata/golden/*.txtar")
+	if err != nil || !*update && len(stored) != len(all) {
+		t.Errorf("%d golden files for %d kinds of projects: %q", len(stored), len(all), stored)
+	}
+	for kind, spec := range all {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			got := &txtar.Archive{}
+			for _, f := range render(t, spec) {
+				switch {
+				case strings.HasSuffix(f.Path, ".pb.go"), f.Path == "go.sum", f.Path == ".newsvc/base.txtar", f.Path == ".newsvc/template.json":
+					f.Content = nil
+				case f.Path == "go.mod":
+					f.Content = withoutVersions(f.Content)
+				}
+				got.Files = append(got.Files, txtar.File{Name: f.Path, Data: f.Content})
+			}
+			golden := "testdata/golden/" + kind + ".txtar"
+			if *update {
+				if err := os.WriteFile(golden, txtar.Format(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(txtar.Format(got))); diff != "" {
+				t.Errorf("%s differs (-golden +rendered); after a change that is meant: go test ./cmd/newsvc/internal/scaffold -update, and raise templates.Version when projects should follow it\n%s", golden, diff)
+			}
+		})
+	}
+}
+
+// withoutVersions drops the indirect requirements, which change with every update of a dependency.
+func withoutVersions(mod []byte) []byte {
+	var b bytes.Buffer
+	for line := range strings.Lines(string(mod)) {
+		if f := strings.Fields(line); strings.HasPrefix(line, "\t") && len(f) > 1 && f[0] != "github.com/newsvc/newsvc" {
+			if len(f) > 2 {
+				continue
+			}
+			line = "\t" + f[0] + " VERSION\n"
+		}
+		b.WriteString(line)
+	}
+	return b.Bytes()
+}
+
+func TestFileLists(t *testing.T) {
+	t.Parallel()
+	alone := []string{
+		".dockerignore", ".gitattributes", ".github/workflows/ci.yml", ".gitignore", ".golangci.yml",
+		".newsvc/.gitignore", ".newsvc/base.txtar", ".newsvc/template.json",
+		"AGENTS.md", "Dockerfile", "README.md", "buf.gen.yaml", "buf.yaml", "config.yaml", "deploy/k8s.yaml", "e2e_test.go", "go.mod", "go.sum",
+		"internal/bloggeruser/config.go", "internal/bloggeruser/config_test.go", "internal/bloggeruser/ping.go",
+		"internal/bloggeruser/ping_test.go", "internal/bloggeruser/server.go",
+		"main.go", "newsvc.yaml",
+		"proto/blogger_user/v1/service.pb.go", "proto/blogger_user/v1/service.proto", "proto/blogger_user/v1/service_grpc.pb.go",
+	}
+	once := []string{".dockerignore", ".gitattributes", ".github/workflows/ci.yml", ".golangci.yml", "AGENTS.md", "buf.gen.yaml", "buf.yaml", "go.mod", "go.sum"}
+	example := slices.DeleteFunc(slices.Clone(alone), func(p string) bool { return slices.Contains(once, p) })
+	if len(alone) != 28 || len(example) != 19 {
+		t.Errorf("the lists of this test have %d and %d files, want 28 and 19", len(alone), len(example))
+	}
+	for kind, want := range map[string][]string{"checkout": alone, "release": alone, "example": example} {
+		var got []string
+		for _, f := range render(t, kinds(t)[kind]) {
+			got = append(got, f.Path)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s has other files (-want +got):\n%s", kind, diff)
+		}
+	}
+}
+
+func TestRenderedTwiceIsTheSame(t *testing.T) {
+	t.Parallel()
+	for kind, spec := range kinds(t) {
+		if diff := cmp.Diff(render(t, spec), render(t, spec)); diff != "" {
+			t.Errorf("%s differs between two renders:\n%s", kind, diff)
+		}
+	}
+}
+
+func TestFilesAreClean(t *testing.T) {
+	t.Parallel()
+	for kind, spec := range kinds(t) {
+		for _, f := range render(t, spec) {
+			text := string(f.Content)
+			for _, bad := range []string{"TO" + "DO", "FIX" + "ME", "[[", "]]", "<no value>", "\r"} {
+				if strings.Contains(text, bad) && f.Path != "go.sum" && f.Path != ".newsvc/base.txtar" && !strings.HasSuffix(f.Path, ".pb.go") {
+					t.Errorf("%s: %s contains %q", kind, f.Path, bad)
+				}
+			}
+			if !strings.HasSuffix(text, "\n") || strings.HasSuffix(text, "\n\n") {
+				t.Errorf("%s: %s does not end with one newline", kind, f.Path)
+			}
+			if strings.HasSuffix(f.Path, "main.go") && strings.Count(text, "\n") > 25 {
+				t.Errorf("%s: %s has %d lines, at most 25 are read at a glance", kind, f.Path, strings.Count(text, "\n"))
+			}
+		}
+	}
+}
+
+// TestDomainIsFree holds promise 2: the domain's code compiles without the framework and without Fx.
+func TestDomainIsFree(t *testing.T) {
+	t.Parallel()
+	for kind, spec := range kinds(t) {
+		seen := 0
+		for _, f := range render(t, spec) {
+			if !strings.HasPrefix(f.Path, "internal/") {
+				continue
+			}
+			seen++
+			file, err := parser.ParseFile(token.NewFileSet(), f.Path, f.Content, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range file.Imports {
+				p := strings.Trim(spec.Path.Value, `"`)
+				if strings.HasPrefix(p, "go.uber.org/") || strings.HasPrefix(p, "github.com/newsvc/newsvc/framework") {
+					t.Errorf("%s: %s imports %s", kind, f.Path, p)
+				}
+			}
+		}
+		if seen != 5 {
+			t.Errorf("%s has %d files of the domain, want 5", kind, seen)
+		}
+	}
+}
+
+func TestRecordOfWhatWasWritten(t *testing.T) {
+	t.Parallel()
+	files := map[string][]byte{}
+	for _, f := range render(t, kinds(t)["checkout"]) {
+		files[f.Path] = f.Content
+	}
+	var about struct {
+		Template, Newsvc, Name, Module string
+		Version                        int
+		SHA256                         map[string]string
+	}
+	if err := json.Unmarshal(files[".newsvc/template.json"], &about); err != nil {
+		t.Fatal(err)
+	}
+	if about.Template != "service" || about.Version < 1 || about.Name != "blogger-user" || about.Module != "example.com/blogger-user" || about.Newsvc != "(devel)" {
+		t.Errorf("template.json says %+v", about)
+	}
+	if len(about.SHA256) != len(files)-1 {
+		t.Errorf("template.json has %d checksums for %d files", len(about.SHA256), len(files)-1)
+	}
+	for p, want := range about.SHA256 {
+		if got := sha256.Sum256(files[p]); hex.EncodeToString(got[:]) != want {
+			t.Errorf("the checksum of %s is not that of the file", p)
+		}
+	}
+	base := txtar.Parse(files[".newsvc/base.txtar"])
+	if len(base.Files) != 22 {
+		t.Errorf("base.txtar has %d files, want the 22 that belong to the author", len(base.Files))
+	}
+	for _, f := range base.Files {
+		if !bytes.Equal(f.Data, files[f.Name]) {
+			t.Errorf("base.txtar has another %s than the project", f.Name)
+		}
+	}
+}
+
+// TestPackageHidesNothing collects what a project declares and imports in the files that import the domain's package,
+// and compares it with what package names keeps clear of: in both directions, so that the list stays honest.
+func TestPackageHidesNothing(t *testing.T) {
+	t.Parallel()
+	used := map[string]bool{}
+	for _, f := range render(t, kinds(t)["checkout"]) {
+		if f.Path != "main.go" && f.Path != "e2e_test.go" && !strings.HasSuffix(f.Path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), f.Path, f.Content, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		onlyTop := f.Path == "e2e_test.go" // it shares main.go's package, not its imports
+		maps.Copy(used, declared(file, onlyTop))
+	}
+	delete(used, "_")
+	for id := range used {
+		if n, err := names.Parse(id); err == nil && n.Package == id && !strings.HasPrefix(id, "bloggeruser") {
+			t.Errorf("a service called %q gets a Go package that hides %q in a new project", id, id)
+		}
+	}
+	for _, id := range []string{"app", "err", "fx", "name", "resp", "server", "service", "strings", "t", "tc", "testing"} {
+		if !used[id] {
+			t.Errorf("no file of a project uses %q any more: take it from the list in package names", id)
+		}
+	}
+}
+
+func declared(file *ast.File, onlyTop bool) map[string]bool {
+	out := map[string]bool{}
+	for _, d := range file.Decls {
+		if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil {
+			out[fn.Name.Name] = true
+		}
+	}
+	if onlyTop {
+		return out
+	}
+	for _, spec := range file.Imports {
+		name := path.Base(strings.Trim(spec.Path.Value, `"`))
+		if spec.Name != nil {
+			name = spec.Name.Name
+		}
+		out[name] = true
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		var ids []ast.Expr
+		switch n := n.(type) {
+		case *ast.AssignStmt:
+			if n.Tok == token.DEFINE {
+				ids = n.Lhs
+			}
+		case *ast.RangeStmt:
+			ids = []ast.Expr{n.Key, n.Value}
+		case *ast.FuncType:
+			for _, p := range n.Params.List {
+				for _, id := range p.Names {
+					ids = append(ids, id)
+				}
+			}
+		}
+		for _, e := range ids {
+			if id, ok := e.(*ast.Ident); ok {
+				out[id.Name] = true
+			}
+		}
+		return true
+	})
+	return out
+}
+
+func FuzzEveryNameRenders(f *testing.F) {
+	for _, seed := range []string{
+		"blogger-user", "a", "pay-windows", "user-test", "x-amd64", "go-service", "type", "buf", "google", "message", "string", "main", "fx", "app", "log",
+		"service", "validate", "rpc-service", "testing", "context", "x-linux-test", "c-on", "v-2", strings.Repeat("ab-", 16) + "ab",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, service string) {
+		n, err := names.Parse(service)
+		if err != nil {
+			t.Skip("not a service name")
+		}
+		paths := map[string]bool{}
+		for _, file := range render(t, scaffold.Spec{Name: n, Module: "example.com/" + service, Framework: scaffold.Framework{Version: "v0.4.0"}}) {
+			if err := module.CheckFilePath(file.Path); err != nil {
+				t.Errorf("%q: %v", service, err)
+			}
+			if low := strings.ToLower(file.Path); paths[low] {
+				t.Errorf("%q: two files are called %s where case does not count", service, low)
+			} else {
+				paths[low] = true
+			}
+			base := path.Base(file.Path)
+			if strings.Contains(base, service) && len(service) > 8 {
+				t.Errorf("%q: the file %s carries the name; a name such as x-windows would change what is built", service, file.Path)
+			}
+			if strings.HasSuffix(base, ".go") {
+				if _, err := parser.ParseFile(token.NewFileSet(), file.Path, file.Content, parser.SkipObjectResolution); err != nil {
+					t.Errorf("%q: %v", service, err)
+				}
+			}
+		}
+	})
+}

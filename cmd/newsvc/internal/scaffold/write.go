@@ -1,0 +1,60 @@
+package scaffold
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// write puts all files below dir, or none. They are written to a directory beside it, which is then renamed: beside,
+// because a rename does not cross file systems. Of what was there before, only an empty dir is replaced.
+func write(dir string, files []File) (err error) {
+	parent := filepath.Dir(dir)
+	made, err := makeParents(parent)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && made != "" {
+			_ = os.RemoveAll(made)
+		}
+	}()
+	temp, err := os.MkdirTemp(parent, ".newsvc-create-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(temp))
+		}
+	}()
+	for _, f := range files {
+		name := filepath.Join(temp, filepath.FromSlash(f.Path))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, f.Content, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(temp, 0o755); err != nil {
+		return err
+	}
+	// An empty directory only: Remove fails on any other, and then so does the rename.
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Rename(temp, dir)
+}
+
+// makeParents creates parent and returns the topmost directory that was not there; empty when all were.
+func makeParents(parent string) (string, error) {
+	made := ""
+	for dir := parent; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil || filepath.Dir(dir) == dir {
+			break
+		}
+		made = dir
+	}
+	return made, os.MkdirAll(parent, 0o755)
+}

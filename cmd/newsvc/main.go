@@ -1,0 +1,24 @@
+// Command newsvc creates gRPC services that find each other by name, and helps to run them. "newsvc help" lists what
+// it does; the work is done in internal, one package per concern.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/cli"
+)
+
+func main() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		sig := <-signals
+		signal.Stop(signals) // the second one ends the process at once
+		cancel(cli.Interrupted{Signal: sig})
+	}()
+	os.Exit(cli.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
