@@ -25,11 +25,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
-	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/config"
-	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/internal/closers"
-	"github.com/newsvc/newsvc/framework/server"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
@@ -37,6 +34,12 @@ import (
 // parameter; it may use the bare function type instead, so that it need not import this package. The channel is
 // closed when the server begins to drain; the handler's context is cancelled only later.
 type Draining = func(context.Context) <-chan struct{}
+
+// Stack is what an app is built on; programs that own their fx.New, and tests, may ask for it.
+type Stack = stack.Stack
+
+// Clients makes connections by callee name, for callees that are known only at run time.
+type Clients = stack.Clients
 
 // Dev is true under newsvc dev; constructors may ask for it.
 type Dev bool
@@ -72,9 +75,9 @@ type stackParams struct {
 
 func newStack(p stackParams) (*stack.Stack, error) {
 	b := p.Boot
-	opts := make([]server.Option, 0, len(p.Options))
+	opts := make([]stack.ServerOption, 0, len(p.Options))
 	for _, o := range p.Options {
-		opts = append(opts, o.Option)
+		opts = append(opts, o.option)
 	}
 	return stack.New(stack.Params{
 		Service: b.service, Version: b.env.Version, Config: b.config, Settings: b.settings, Callees: b.callees,
@@ -86,9 +89,9 @@ func newStack(p stackParams) (*stack.Stack, error) {
 // provisions is what the stack offers to constructors.
 type provisions struct {
 	fx.Out
-	Clients  *client.Factory
+	Clients  *stack.Clients
 	Etcd     *clientv3.Client
-	Source   discovery.Source
+	Source   stack.Source
 	Metrics  prometheus.Registerer
 	Tracer   trace.TracerProvider
 	Draining Draining

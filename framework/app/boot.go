@@ -13,7 +13,6 @@ import (
 
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/internal/closers"
-	"github.com/newsvc/newsvc/framework/logging"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
@@ -79,8 +78,7 @@ func newBoot(service string, p bootParams) (*boot, error) {
 	if b.env.Introspect != "" {
 		return nil, b.answer(string(p.Dot))
 	}
-	b.config.Log.Development = b.env.Process.Dev
-	b.log, b.level, err = logging.New(b.config.Log, b.env.Log, zap.String("service", service))
+	b.log, b.level, err = stack.NewLog(b.config, service, b.env.Process.Dev, b.env.Log)
 	if err != nil {
 		return nil, err
 	}

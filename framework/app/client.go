@@ -7,7 +7,6 @@ import (
 	"go.uber.org/fx"
 	"google.golang.org/grpc"
 
-	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/stack"
 )
@@ -37,7 +36,7 @@ func Client[C any](callee string, newClient func(grpc.ClientConnInterface) C, op
 	for _, opt := range opts {
 		opt.apply(&o)
 	}
-	provide := func(f *client.Factory) (C, error) {
+	provide := func(f *stack.Clients) (C, error) {
 		conn, err := f.Conn(callee)
 		if err != nil {
 			var none C

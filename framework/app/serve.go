@@ -9,7 +9,7 @@ import (
 	"go.uber.org/fx"
 	"google.golang.org/grpc"
 
-	"github.com/newsvc/newsvc/framework/server"
+	"github.com/newsvc/newsvc/framework/stack"
 )
 
 // binding is one gRPC service that is offered.
@@ -55,7 +55,7 @@ func HTTP(constructor any, args ...ArgOption) fx.Option {
 
 // Server adjusts the gRPC server beyond its configuration, for example with an interceptor of the service's own:
 // app.Server(server.Before(server.SlotValidation, mine)).
-func Server(opts ...server.Option) fx.Option {
+func Server(opts ...stack.ServerOption) fx.Option {
 	all := make([]fx.Option, 0, len(opts))
 	for _, o := range opts {
 		all = append(all, fx.Supply(fx.Annotate(serverOption{o}, fx.ResultTags(serverGroup))))
@@ -64,7 +64,7 @@ func Server(opts ...server.Option) fx.Option {
 }
 
 // serverOption gives every option the same type, which a value group needs.
-type serverOption struct{ server.Option }
+type serverOption struct{ option stack.ServerOption }
 
 // runner is what a worker must be able to do.
 type runner interface {

@@ -14,19 +14,16 @@ package apptest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/fx"
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
 	"github.com/newsvc/newsvc/framework/app"
-	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/devetcd"
-	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
-	"github.com/newsvc/newsvc/framework/stack"
 )
 
 // patience bounds every wait; a test that needs it has failed.
@@ -79,12 +76,12 @@ func WithEtcd() Option { return etcdOption{} }
 
 // Apps are the services that were started. Its methods may be called from any goroutine.
 type Apps struct {
-	t      testing.TB
-	net    *network
-	memory *discoverytest.Registry // nil with etcd
-	etcd   *devetcd.Server         // nil without
-	apps   map[string]*running
-	caller *stack.Stack
+	t       testing.TB
+	net     *network
+	memory  *discoverytest.Registry // nil with etcd
+	etcd    *devetcd.Server         // nil without
+	apps    map[string]*running
+	clients *app.Clients
 }
 
 type running struct {
@@ -116,7 +113,7 @@ func Start(t testing.TB, opts ...Option) *Apps {
 	} else {
 		a.memory = discoverytest.NewRegistry()
 	}
-	a.startCaller()
+	a.start(Service(callerName, fx.Populate(&a.clients)))
 	for _, s := range p.services {
 		a.start(s)
 	}
@@ -132,19 +129,14 @@ func (a *Apps) environment(name string, args []string, log *logBuffer) *app.Envi
 	if a.etcd != nil {
 		settings = append(settings, "--set", "server.listen=127.0.0.1:0", "--set", "etcd.endpoints="+a.etcd.Addr())
 	}
-	return &app.Environment{
-		Sources: config.Sources{Service: name, Args: append(settings, args...), NoFile: true},
-		Process: stack.Process{Dev: true},
-		Replace: a.replace(name),
-		Log:     log,
+	env := &app.Environment{Log: log}
+	env.Sources.Service, env.Sources.Args, env.Sources.NoFile = name, append(settings, args...), true
+	env.Process.Dev = true
+	if a.memory != nil {
+		env.Replace.Source, env.Replace.Registrar = a.memory, a.memory
+		env.Replace.Listener, env.Replace.Dial = a.net.listen(name), a.net.dial
 	}
-}
-
-func (a *Apps) replace(name string) stack.Replace {
-	if a.etcd != nil {
-		return stack.Replace{}
-	}
-	return stack.Replace{Source: a.memory, Registrar: a.memory, Listener: a.net.listen(name), Dial: a.net.dial}
+	return env
 }
 
 func (a *Apps) start(s *ServiceOption) {
@@ -153,7 +145,7 @@ func (a *Apps) start(s *ServiceOption) {
 		a.t.Fatalf("apptest: service %q is started twice; start one and ask for it by name", s.name)
 	}
 	log := &logBuffer{}
-	var st *stack.Stack
+	var st *app.Stack
 	fxApp := fx.New(
 		fx.NopLogger,
 		fx.Supply(a.environment(s.name, s.args, log)),
@@ -190,44 +182,20 @@ func (a *Apps) start(s *ServiceOption) {
 }
 
 // waitServing returns when the service is ready and, if it registers, registered.
-func waitServing(ctx context.Context, s *stack.Stack) error {
+func waitServing(ctx context.Context, s *app.Stack) error {
 	if err := s.Readiness().Wait(ctx); err != nil {
 		return err
 	}
 	return s.WaitRegistered(ctx)
 }
 
-// startCaller makes the client side that tests call with, a service without a server.
-func (a *Apps) startCaller() {
-	a.t.Helper()
-	cfg := stack.DefaultConfig()
-	cfg.Admin.Enabled = false
-	if a.etcd != nil {
-		cfg.Etcd.Endpoints = a.etcd.Endpoints()
-	}
-	r := a.replace("apptest")
-	r.Listener = nil
-	s, err := stack.New(stack.Params{
-		Service: "apptest", Config: cfg, Log: zap.NewNop(), Level: zap.NewAtomicLevel(),
-		Process: stack.Process{Dev: true}, Replace: r,
-	})
-	if err != nil {
-		a.t.Fatalf("apptest: %v", err)
-	}
-	a.caller = s
-	a.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := s.Close(ctx); err != nil {
-			a.t.Errorf("apptest: close the test's connections: %v", err)
-		}
-	})
-}
+// callerName is the service that tests call as.
+const callerName = "apptest"
 
 // Conn returns a connection to a service by its name, through discovery and the same client chain that services use.
 func (a *Apps) Conn(service string) grpc.ClientConnInterface {
 	a.t.Helper()
-	conn, err := a.caller.Clients().Conn(service)
+	conn, err := a.clients.Conn(service)
 	if err != nil {
 		a.t.Fatalf("apptest: %v", err)
 	}
@@ -264,14 +232,13 @@ func (a *Apps) Registered(service string) []string {
 	}
 	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
 	defer cancel()
-	keys, err := etcdKeys(ctx, a.etcd, discovery.ServicePrefix(discovery.DefaultPrefix, service))
+	prefix := "/newsvc/default/" + service + "/"
+	keys, err := etcdKeys(ctx, a.etcd, prefix)
 	if err != nil {
 		a.t.Fatalf("apptest: read the registry: %v", err)
 	}
 	for _, key := range keys {
-		if _, rest, ok := discovery.ParseKey(discovery.DefaultPrefix, key); ok {
-			addrs = append(addrs, rest)
-		}
+		addrs = append(addrs, strings.TrimPrefix(key, prefix))
 	}
 	return addrs
 }

@@ -1,0 +1,29 @@
+package stack
+
+import (
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/newsvc/newsvc/framework/client"
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/logging"
+	"github.com/newsvc/newsvc/framework/server"
+)
+
+// The parts' types under this package's name: whoever wires a stack into something, as package app does, needs no other
+// room.
+type (
+	// Clients makes connections by callee name.
+	Clients = client.Factory
+	// ServerOption adjusts the gRPC server.
+	ServerOption = server.Option
+	// Source is where instances are read.
+	Source = discovery.Source
+)
+
+// NewLog returns the service's logger, and the level that it can be set to at run time. dev prints for a person.
+func NewLog(cfg Config, service string, dev bool, out zapcore.WriteSyncer) (*zap.Logger, zap.AtomicLevel, error) {
+	l := cfg.Log
+	l.Development = dev
+	return logging.New(l, out, zap.String("service", service))
+}
