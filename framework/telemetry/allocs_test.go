@@ -18,7 +18,7 @@ func TestUnsampledCallsAllocateNothing(t *testing.T) {
 	tel, spans := traced(t, 0)
 	server, _ := tel.ServerInterceptors()
 	client, _ := tel.ClientInterceptors("echo-service")
-	info := &grpc.UnaryServerInfo{FullMethod: "/"+unaryMethod, Server: struct{}{}}
+	info := &grpc.UnaryServerInfo{FullMethod: "/" + unaryMethod, Server: struct{}{}}
 	in := metadata.NewIncomingContext(t.Context(), metadata.Pairs(":authority", "echo-service", "content-type", "application/grpc", "user-agent", "x"))
 	handler := func(context.Context, any) (any, error) { return nil, nil }
 	invoker := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil }

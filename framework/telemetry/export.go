@@ -2,22 +2,17 @@ package telemetry
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
+	"errors"
 	"fmt"
-	"os"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.uber.org/zap"
-	"google.golang.org/grpc/credentials"
 )
 
 // exporter stands before the OTLP exporter. It counts, logs when export begins to fail and when it works again (the
@@ -53,55 +48,15 @@ func newExporter(ctx context.Context, cfg TracesConfig, log *zap.Logger, reg pro
 			return nil, err
 		}
 	}
-	tlsConfig, err := tlsFor(cfg)
+	u, err := newUploader(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if e.next, err = otlptrace.New(ctx, otlpClient(cfg, tlsConfig)); err != nil {
+	if e.next, err = otlptrace.New(ctx, u); err != nil {
 		return nil, err
 	}
 	e.stopC, e.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	return e, nil
-}
-
-// otlpClient sets everything that an environment variable could set otherwise; where our configuration comes from must
-// stay answerable.
-func otlpClient(cfg TracesConfig, tlsConfig *tls.Config) otlptrace.Client {
-	if cfg.Protocol == ProtocolHTTP {
-		opts := []otlptracehttp.Option{
-			otlptracehttp.WithEndpoint(cfg.Endpoint), otlptracehttp.WithTimeout(cfg.ExportTimeout), otlptracehttp.WithHeaders(cfg.Headers),
-		}
-		if cfg.Insecure {
-			return otlptracehttp.NewClient(append(opts, otlptracehttp.WithInsecure())...)
-		}
-		return otlptracehttp.NewClient(append(opts, otlptracehttp.WithTLSClientConfig(tlsConfig))...)
-	}
-	opts := []otlptracegrpc.Option{
-		otlptracegrpc.WithEndpoint(cfg.Endpoint), otlptracegrpc.WithTimeout(cfg.ExportTimeout), otlptracegrpc.WithHeaders(cfg.Headers),
-	}
-	if cfg.Insecure {
-		return otlptracegrpc.NewClient(append(opts, otlptracegrpc.WithInsecure())...)
-	}
-	return otlptracegrpc.NewClient(append(opts, otlptracegrpc.WithTLSCredentials(credentials.NewTLS(tlsConfig)))...)
-}
-
-func tlsFor(cfg TracesConfig) (*tls.Config, error) {
-	if cfg.Insecure {
-		return nil, nil
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CA == "" {
-		return c, nil
-	}
-	pem, err := os.ReadFile(cfg.CA)
-	if err != nil {
-		return nil, fmt.Errorf("traces.ca: %w", err)
-	}
-	c.RootCAs = x509.NewCertPool()
-	if !c.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("traces.ca: %q holds no PEM certificate", cfg.CA)
-	}
-	return c, nil
 }
 
 // ExportSpans hands a batch over. A failure is counted and logged here and never reaches the SDK.
@@ -122,11 +77,14 @@ func (e *exporter) note(spans int, err error) {
 	before := e.failing
 	e.failing = err != nil
 	e.mu.Unlock()
-	if err != nil {
-		e.lost.Add(float64(spans))
-	} else {
-		e.exported.Add(float64(spans))
+	lost := 0
+	if part := (*rejectedError)(nil); errors.As(err, &part) {
+		lost = min(spans, int(part.spans))
+	} else if err != nil {
+		lost = spans
 	}
+	e.lost.Add(float64(lost))
+	e.exported.Add(float64(spans - lost))
 	switch {
 	case err != nil && !before:
 		e.log.Warn("traces cannot be exported and are dropped until the collector takes them again; calls are not affected",

@@ -16,7 +16,10 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/newsvc/newsvc/framework/telemetry"
@@ -29,11 +32,19 @@ type collector struct {
 	names []string
 	auth  []string
 	hang  bool
+	// refuse is how many requests are answered with "try again" first; reject how many spans of the first one taken.
+	refuse int
+	reject int64
 }
 
-func (c *collector) take(req *coltracepb.ExportTraceServiceRequest, auth []string) {
+// take keeps the spans, or returns false when it is asked to refuse.
+func (c *collector) take(req *coltracepb.ExportTraceServiceRequest, auth []string) (*coltracepb.ExportTraceServiceResponse, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.refuse > 0 {
+		c.refuse--
+		return nil, false
+	}
 	c.auth = auth
 	for _, r := range req.GetResourceSpans() {
 		for _, s := range r.GetScopeSpans() {
@@ -42,6 +53,11 @@ func (c *collector) take(req *coltracepb.ExportTraceServiceRequest, auth []strin
 			}
 		}
 	}
+	resp := &coltracepb.ExportTraceServiceResponse{}
+	if c.reject > 0 {
+		resp.PartialSuccess = &coltracepb.ExportTracePartialSuccess{RejectedSpans: c.reject, ErrorMessage: "too old"}
+	}
+	return resp, true
 }
 
 func (c *collector) Export(ctx context.Context, req *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
@@ -49,8 +65,11 @@ func (c *collector) Export(ctx context.Context, req *coltracepb.ExportTraceServi
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	c.take(req, metadata.ValueFromIncomingContext(ctx, "api-key"))
-	return &coltracepb.ExportTraceServiceResponse{}, nil
+	resp, ok := c.take(req, metadata.ValueFromIncomingContext(ctx, "api-key"))
+	if !ok {
+		return nil, status.Error(codes.Unavailable, "try again")
+	}
+	return resp, nil
 }
 
 // ServeHTTP takes spans over HTTP.
@@ -64,8 +83,18 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	c.take(&req, r.Header.Values("api-key"))
+	resp, ok := c.take(&req, r.Header.Values("api-key"))
+	if !ok {
+		http.Error(w, "try again", http.StatusServiceUnavailable)
+		return
+	}
+	answer, err := proto.Marshal(resp)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/x-protobuf")
+	_, _ = w.Write(answer)
 }
 
 // check fails unless exactly one span of our method came, with the configured header.
@@ -138,31 +167,72 @@ func counter(t *testing.T, tel *telemetry.Telemetry, name string) float64 {
 	return 0
 }
 
+// receive runs a test against a collector over each protocol.
+func receive(t *testing.T, test func(t *testing.T, c *collector, endpoint, protocol string)) {
+	t.Helper()
+	t.Run(telemetry.ProtocolGRPC, func(t *testing.T) {
+		t.Parallel()
+		c := &collector{}
+		test(t, c, c.serveGRPC(t), telemetry.ProtocolGRPC)
+	})
+	t.Run(telemetry.ProtocolHTTP, func(t *testing.T) {
+		t.Parallel()
+		c := &collector{}
+		web := httptest.NewServer(c)
+		defer web.Close()
+		test(t, c, strings.TrimPrefix(web.URL, "http://"), telemetry.ProtocolHTTP)
+	})
+}
+
 func TestCloseExportsWhatIsWaiting(t *testing.T) {
 	t.Parallel()
-	overGRPC, overHTTP := &collector{}, &collector{}
-	web := httptest.NewServer(overHTTP)
-	defer web.Close()
-	for protocol, c := range map[string]struct {
-		*collector
-		endpoint string
-	}{
-		telemetry.ProtocolGRPC: {overGRPC, overGRPC.serveGRPC(t)},
-		telemetry.ProtocolHTTP: {overHTTP, strings.TrimPrefix(web.URL, "http://")},
-	} {
-		tel := exporting(t, c.endpoint, protocol, nil)
+	receive(t, func(t *testing.T, c *collector, endpoint, protocol string) {
+		tel := exporting(t, endpoint, protocol, nil)
 		callOnce(t, tel)
 		if err := closeWithin(t, tel, 5*time.Second); err != nil {
-			t.Errorf("%s: %v", protocol, err)
+			t.Error(err)
 		}
 		c.check(t)
 		if n := counter(t, tel, "newsvc_trace_spans_exported_total"); n != 1 {
-			t.Errorf("%s: counted %v exported spans, want 1", protocol, n)
+			t.Errorf("counted %v exported spans, want 1", n)
 		}
 		if err := closeWithin(t, tel, time.Second); err != nil {
-			t.Errorf("%s: second Close: %v", protocol, err)
+			t.Errorf("second Close: %v", err)
 		}
-	}
+	})
+}
+
+func TestExportIsTriedAgainWhileTheCollectorIsBusy(t *testing.T) {
+	t.Parallel()
+	receive(t, func(t *testing.T, c *collector, endpoint, protocol string) {
+		c.refuse = 1
+		tel := exporting(t, endpoint, protocol, nil)
+		callOnce(t, tel)
+		if err := closeWithin(t, tel, 9*time.Second); err != nil {
+			t.Error(err)
+		}
+		c.check(t)
+	})
+}
+
+func TestSpansThatTheCollectorRejectsAreLost(t *testing.T) {
+	t.Parallel()
+	receive(t, func(t *testing.T, c *collector, endpoint, protocol string) {
+		c.reject = 1
+		core, logs := observer.New(zapcore.WarnLevel)
+		tel := exporting(t, endpoint, protocol, zap.New(core))
+		callOnce(t, tel)
+		callOnce(t, tel)
+		if err := closeWithin(t, tel, 5*time.Second); err != nil {
+			t.Error(err)
+		}
+		if lost, sent := counter(t, tel, "newsvc_trace_spans_lost_total"), counter(t, tel, "newsvc_trace_spans_exported_total"); lost != 1 || sent != 1 {
+			t.Errorf("counted %v lost and %v exported, want 1 and 1", lost, sent)
+		}
+		if n := logs.Len(); n != 1 || !strings.Contains(logs.All()[0].ContextMap()["error"].(string), "rejected 1 spans: too old") {
+			t.Errorf("logged %v", logs.All())
+		}
+	})
 }
 
 func TestDeadCollectorDelaysNeitherCallsNorClose(t *testing.T) {
@@ -207,5 +277,12 @@ func TestMissingAuthorityFileIsAnError(t *testing.T) {
 	_, err := telemetry.New(t.Context(), cfg, telemetry.Params{Service: "echo"})
 	if err == nil || !strings.Contains(err.Error(), "traces.ca: ") {
 		t.Errorf("error = %v", err)
+	}
+}
+
+func TestNoCompressorIsRegisteredByImport(t *testing.T) {
+	t.Parallel()
+	if encoding.GetCompressor("gzip") != nil {
+		t.Error("every call of every process would now offer gzip in a header, at four allocations on the server")
 	}
 }
