@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -83,26 +84,36 @@ func (w *watching) run(ctx context.Context) error {
 // takeAll takes in a response and those that wait behind it, and hands on the state once.
 func (w *watching) takeAll(wr clientv3.WatchResponse) error {
 	changed, err := w.take(wr)
-	for n := 0; n < drainLimit && err == nil; n++ {
-		select {
-		case next, ok := <-w.ch:
-			if !ok {
-				err = errEnded
-				break
-			}
-			var more bool
-			more, err = w.take(next)
-			changed = changed || more
-			continue
-		default:
+	for n := 1; n < drainLimit && err == nil; n++ {
+		next, more, ended := w.next()
+		if ended {
+			err = errEnded
 		}
-		break
+		if !more {
+			break
+		}
+		var again bool
+		again, err = w.take(next)
+		changed = changed || again
 	}
 	if err == nil {
 		w.sign()
 	}
 	w.publish(changed)
 	return err
+}
+
+// next returns a response that waits already. The client hands them over one by one, so it gets a chance to do so first.
+func (w *watching) next() (wr clientv3.WatchResponse, more, ended bool) {
+	for range 2 {
+		select {
+		case wr, more = <-w.ch:
+			return wr, more, !more
+		default:
+			runtime.Gosched()
+		}
+	}
+	return wr, false, false
 }
 
 // take takes in one response. Events up to the revision of the last list are known already.

@@ -3,6 +3,7 @@ package etcd_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -54,7 +55,13 @@ func (r mainWithWorld) Run() int {
 	return r.m.Run()
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(mainWithWorld{m}) }
+func TestMain(m *testing.M) {
+	// The tests mostly wait for leases and timeouts, so more of them than there are processors can run at a time.
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(mainWithWorld{m})
+}
 
 // fixture is one test's view of an etcd, through a proxy that can be cut.
 type fixture struct {

@@ -94,7 +94,7 @@ func TestExpiringTokensDisturbNothing(t *testing.T) {
 	reg := f.register(f.registrar(), discoverytest.Instance("user", addr1))
 	w := discoverytest.NewWatcher(t, f.source(), "user", nil)
 	w.WaitAddrs(addr1)
-	timer := time.NewTimer(4 * time.Second)
+	timer := time.NewTimer(2500 * time.Millisecond)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -366,8 +366,8 @@ func TestManyRegistrationsShareOneStream(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Twice the lease later all of them are there still, and none was written again.
-	timer := time.NewTimer(6 * time.Second)
+	// When the first lease would have ended all of them are there still, and none was written again.
+	timer := time.NewTimer(4 * time.Second)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
 
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
@@ -83,42 +79,6 @@ func (g *registration) run(ctx context.Context) {
 		id = newLeaseID()
 		_ = backoff.Sleep(ctx, backoff.UpTo(min(time.Second, g.r.opt.TTL/10))) // many may have lost theirs at this moment
 	}
-}
-
-// newLeaseID draws a lease's number. We choose it and not etcd, so that a grant whose answer got lost can be repeated
-// and revoked.
-func newLeaseID() clientv3.LeaseID { return clientv3.LeaseID(rand.Int64N(1<<62) + 1) }
-
-// grant asks for the lease and returns its TTL.
-func (g *registration) grant(ctx context.Context, id clientv3.LeaseID) (time.Duration, error) {
-	g.mu.Lock()
-	g.leases[id] = struct{}{} // before the call: from here on it may exist
-	g.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, min(g.r.opt.CallTimeout, max(g.r.opt.TTL/3, time.Second)))
-	defer cancel()
-	ttl := g.r.opt.TTL
-	resp, err := clientv3.RetryLeaseClient(g.r.cli).LeaseGrant(ctx,
-		&etcdserverpb.LeaseGrantRequest{ID: int64(id), TTL: int64(ttl / time.Second)}, grpc.WaitForReady(true))
-	switch {
-	case err == nil:
-		ttl = time.Duration(resp.TTL) * time.Second // etcd may have made it longer
-	case !matches(err, []error{rpctypes.ErrLeaseExist}):
-		return 0, rpctypes.Error(err)
-	}
-	g.mu.Lock()
-	g.lease = id
-	g.mu.Unlock()
-	return ttl, nil
-}
-
-// lost notes that a lease is dead.
-func (g *registration) lost(id clientv3.LeaseID) {
-	g.mu.Lock()
-	delete(g.leases, id)
-	if g.lease == id {
-		g.lease = 0
-	}
-	g.mu.Unlock()
 }
 
 // wanted returns what is to be stored.
@@ -301,21 +261,4 @@ func (g *registration) Close(ctx context.Context) error {
 	}
 	g.set(discovery.RegistrationClosed, err)
 	return err
-}
-
-// revoke ends a lease, with as many attempts as ctx leaves time for.
-func (g *registration) revoke(ctx context.Context, id clientv3.LeaseID) error {
-	bo := backoff.New(min(100*time.Millisecond, g.r.opt.Timing.RetryMax), g.r.opt.Timing.RetryMax)
-	for {
-		call, cancel := context.WithTimeout(ctx, g.r.opt.CallTimeout)
-		_, err := g.r.cli.Revoke(call, id)
-		cancel()
-		if err == nil || isLeaseGone(err) {
-			g.lost(id)
-			return nil
-		}
-		if isPatient(err) || bo.Wait(ctx) != nil {
-			return explain(g.r.cli, fmt.Sprintf("withdrawing %s of %q", g.id.addr, g.id.service), err)
-		}
-	}
 }

@@ -40,7 +40,9 @@ type snapshot struct {
 	log     *zap.Logger
 	byKey   map[string]*entry
 	sorted  []*entry
-	bad     int // entries whose last value can't be read
+	insts   []*discovery.Instance // those of sorted, in step with it, so that a view is one copy
+	doubles int                   // entries of sorted whose address another one before them has
+	bad     int                   // entries whose last value can't be read
 }
 
 func newSnapshot(service string, log *zap.Logger) *snapshot {
@@ -75,10 +77,20 @@ func (s *snapshot) put(kv *mvccpb.KeyValue) bool {
 func (s *snapshot) move(e *entry, inst *discovery.Instance, mod int64) {
 	s.unlist(e)
 	e.inst, e.mod = inst, mod
-	if inst != nil {
-		i, _ := slices.BinarySearchFunc(s.sorted, e, (*entry).compare)
-		s.sorted = slices.Insert(s.sorted, i, e)
+	if inst == nil {
+		return
 	}
+	i, _ := slices.BinarySearchFunc(s.sorted, e, (*entry).compare)
+	if s.doubled(i, inst.Addr) {
+		s.doubles++
+	}
+	s.sorted = slices.Insert(s.sorted, i, e)
+	s.insts = slices.Insert(s.insts, i, inst)
+}
+
+// doubled reports whether an entry at i, before which and from which on sorted goes on, has an address of theirs.
+func (s *snapshot) doubled(i int, addr string) bool {
+	return i > 0 && s.insts[i-1].Addr == addr || i < len(s.insts) && s.insts[i].Addr == addr
 }
 
 func (s *snapshot) judge(e *entry, err error) {
@@ -109,6 +121,10 @@ func (s *snapshot) unlist(e *entry) {
 	}
 	if i, found := slices.BinarySearchFunc(s.sorted, e, (*entry).compare); found {
 		s.sorted = slices.Delete(s.sorted, i, i+1)
+		s.insts = slices.Delete(s.insts, i, i+1)
+		if s.doubled(i, e.inst.Addr) {
+			s.doubles--
+		}
 	}
 }
 
@@ -125,6 +141,7 @@ func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, reset bool) diff
 	listed := make(map[string]struct{}, len(kvs))
 	if s.sorted == nil {
 		s.sorted = make([]*entry, 0, len(kvs))
+		s.insts = make([]*discovery.Instance, 0, len(kvs))
 	}
 	for _, kv := range kvs {
 		listed[string(kv.Key)] = struct{}{}
@@ -148,12 +165,10 @@ func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, reset bool) diff
 
 // view returns the instances, sorted, one for each address. The slice is new and never nil.
 func (s *snapshot) view() []*discovery.Instance {
-	out := make([]*discovery.Instance, 0, len(s.sorted))
-	for _, e := range s.sorted {
-		if n := len(out); n > 0 && out[n-1].Addr == e.inst.Addr {
-			continue
-		}
-		out = append(out, e.inst)
+	out := make([]*discovery.Instance, len(s.insts))
+	copy(out, s.insts)
+	if s.doubles > 0 {
+		out = slices.CompactFunc(out, func(a, b *discovery.Instance) bool { return a.Addr == b.Addr })
 	}
 	return out
 }

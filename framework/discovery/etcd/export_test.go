@@ -1,0 +1,25 @@
+package etcd
+
+import (
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.uber.org/zap"
+
+	"github.com/newsvc/newsvc/framework/discovery"
+)
+
+// Snapshot lets benchmarks and fuzz tests reach the fold without an etcd.
+type Snapshot struct{ s *snapshot }
+
+func NewSnapshot(service string) Snapshot { return Snapshot{newSnapshot(service, zap.NewNop())} }
+
+func (s Snapshot) Put(key string, value []byte, revision int64) bool {
+	return s.s.put(&mvccpb.KeyValue{Key: []byte(key), Value: value, ModRevision: revision})
+}
+
+func (s Snapshot) Remove(key string) bool { return s.s.remove(key) }
+
+func (s Snapshot) Replace(kvs []*mvccpb.KeyValue, reset bool) bool {
+	return s.s.replace(kvs, 0, reset).changed
+}
+
+func (s Snapshot) View() []*discovery.Instance { return s.s.view() }
