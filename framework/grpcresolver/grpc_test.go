@@ -131,8 +131,6 @@ func TestCallsFollowTheInstances(t *testing.T) {
 	callUntil(t, conn, two, three)
 
 	r.DropAll(callee) // the registry forgets them, and they are alive
-	w := discoverytest.NewWatcher(t, c, callee, nil)
-	w.Wait("both, held", func(u discovery.Update) bool { return len(u.Instances) == 2 && c.State()[0].Guarding })
 	four := serve(t, "127.0.0.1:0")
 	r.Put(instance(four.addr))
 	callUntil(t, conn, two, three, four)
