@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,7 +22,7 @@ type advertiseQuery struct {
 
 // advertise picks the address that others are told: the configured one, else the host the server listens on if it is a
 // concrete one, else POD_IP, else the address from which this machine reaches etcd. No packet is sent for that.
-func advertise(q advertiseQuery) (string, error) {
+func advertise(ctx context.Context, q advertiseQuery) (string, error) {
 	host, port, err := net.SplitHostPort(q.listen)
 	if err != nil {
 		return "", fmt.Errorf("the server listens on %q, from which no address can be advertised; set registration.advertise", q.listen)
@@ -40,7 +41,7 @@ func advertise(q advertiseQuery) (string, error) {
 		host, origin = q.podIP, "POD_IP"
 	default:
 		origin = "the route to etcd"
-		if host, err = routeSource(q.etcd); err != nil {
+		if host, err = routeSource(ctx, q.etcd); err != nil {
 			return "", err
 		}
 	}
@@ -64,10 +65,10 @@ func concrete(host string) bool {
 }
 
 // routeSource asks the system which local address it would use toward one of the endpoints.
-func routeSource(endpoints []string) (string, error) {
+func routeSource(ctx context.Context, endpoints []string) (string, error) {
 	var last error
 	for _, ep := range endpoints {
-		conn, err := net.Dial("udp", hostPort(ep)) // connecting a UDP socket only looks up the route
+		conn, err := new(net.Dialer).DialContext(ctx, "udp", hostPort(ep)) // connecting a UDP socket only looks up the route
 		if err != nil {
 			last = err
 			continue

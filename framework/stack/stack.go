@@ -227,7 +227,7 @@ func (s *Stack) buildServer() error {
 	srv, err := server.New(server.Params{
 		Service: s.p.Service, Config: cfg, Log: s.log.Named("server"), Readiness: s.readiness,
 		Fill:    map[string]server.Interceptor{server.SlotTelemetry: {Name: "telemetry", Unary: unary, Stream: stream}},
-		Options: opts,
+		Options: opts, LogContext: logging.Ctx,
 	})
 	if err != nil {
 		return fmt.Errorf("server: %w", err)

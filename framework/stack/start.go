@@ -19,7 +19,9 @@ func (s *Stack) Connect(ctx context.Context) error {
 		if err := s.admin.Listen(ctx); err != nil {
 			return fmt.Errorf("admin: %w", err)
 		}
-		s.admin.Start()
+		if err := s.admin.Start(); err != nil {
+			return fmt.Errorf("admin: %w", err)
+		}
 		s.watchListener("admin", s.admin)
 	}
 	s.readiness.Start(context.WithoutCancel(ctx)) // ends with Close, not with the start
@@ -45,7 +47,7 @@ func (s *Stack) Connect(ctx context.Context) error {
 func (s *Stack) Start(ctx context.Context) error {
 	err := s.serve(ctx)
 	if err == nil {
-		err = s.joinRegistry()
+		err = s.joinRegistry(ctx)
 	}
 	if err != nil {
 		return errors.Join(err, s.Drain(context.WithoutCancel(ctx)))
@@ -83,7 +85,9 @@ func (s *Stack) serve(ctx context.Context) error {
 	if err := h.Listen(ctx); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	h.Start()
+	if err := h.Start(); err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
 	s.http = h
 	s.watchListener("http", h)
 	return nil
@@ -111,7 +115,7 @@ func (s *Stack) watchListener(name string, l interface {
 
 // joinRegistry starts what keeps this instance registered while it is ready; without a server, or with registration
 // switched off, only the ready file is written.
-func (s *Stack) joinRegistry() error {
+func (s *Stack) joinRegistry(ctx context.Context) error {
 	c := s.p.Config.Registration
 	if s.server == nil || !c.Enabled {
 		s.watch.Start(context.Background(), func(ctx context.Context) {
@@ -121,7 +125,7 @@ func (s *Stack) joinRegistry() error {
 		})
 		return nil
 	}
-	addr, err := advertise(advertiseQuery{
+	addr, err := advertise(ctx, advertiseQuery{
 		explicit: c.Advertise, listen: s.server.Addr(), podIP: s.p.Process.PodIP,
 		etcd: s.p.Config.Etcd.Endpoints, loopback: s.p.Process.Dev,
 	})

@@ -68,7 +68,7 @@ func (c *child) run(ctx context.Context) error {
 	if err := os.Remove(c.ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	cmd := exec.Command(c.binary)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), c.binary) // terminate ends it, gently at first
 	cmd.Dir = c.service.dir
 	cmd.Env = c.env
 	cmd.SysProcAttr = ownGroup()
