@@ -1,0 +1,271 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"syscall"
+	"time"
+)
+
+// childArg is how this program starts itself again for another role.
+const childArg = "child"
+
+// Kinds of child processes.
+const (
+	kindServer      = "server"
+	kindClient      = "client"
+	kindPropagation = "propagation"
+)
+
+// Commands. Counting is one of its own, since it allocates more than a slice of a second may hide.
+const (
+	opUsage   = "usage"
+	opCount   = "count"
+	opLoad    = "load"
+	opCheck   = "check"
+	opSamples = "samples"
+)
+
+// role is what a child process is told when it starts.
+type role struct {
+	Kind  string   `json:"kind"`
+	Arm   string   `json:"arm,omitempty"`
+	Etcd  string   `json:"etcd,omitempty"`
+	Addrs []string `json:"addrs,omitempty"`
+	// Profile is a directory for profiles of CPU and allocations; empty for none.
+	Profile string `json:"profile,omitempty"`
+}
+
+// hello is the first thing that a child says.
+type hello struct {
+	Addr string `json:"addr"`
+}
+
+// command is asked of a child, one at a time.
+type command struct {
+	Op      string        `json:"op"`
+	For     time.Duration `json:"for,omitempty"`
+	Callers int           `json:"callers,omitempty"`
+	Arm     string        `json:"arm,omitempty"`
+	Samples int           `json:"samples,omitempty"`
+}
+
+// answer is what a child says to a command; which fields are set depends on the command.
+type answer struct {
+	Error string `json:"error,omitempty"`
+
+	// usage: since the start of the process
+	CPU     time.Duration `json:"cpu,omitempty"`
+	Mallocs uint64        `json:"mallocs,omitempty"`
+	// count: calls, by the metrics of the chain
+	Counted uint64 `json:"counted,omitempty"`
+
+	// load
+	Calls    uint64        `json:"calls,omitempty"`
+	Failed   uint64        `json:"failed,omitempty"`
+	Took     time.Duration `json:"took,omitempty"`
+	P50      time.Duration `json:"p50,omitempty"`
+	P99      time.Duration `json:"p99,omitempty"`
+	FirstErr string        `json:"first_err,omitempty"`
+
+	// samples
+	Joins  []time.Duration `json:"joins,omitempty"`
+	Leaves []time.Duration `json:"leaves,omitempty"`
+}
+
+// handler is a role that runs: it answers commands until it is closed.
+type handler interface {
+	handle(ctx context.Context, c command) (answer, error)
+	close() error
+}
+
+// child is a child process, seen from the parent.
+type child struct {
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	out   *bufio.Reader
+	hello hello
+}
+
+// spawn starts this program again in a role and waits until it is ready.
+func spawn(ctx context.Context, r role) (*child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	c, err := start(ctx, self, childArg, string(text))
+	if err != nil {
+		return nil, fmt.Errorf("start %s %s: %w", r.Arm, r.Kind, err)
+	}
+	return c, nil
+}
+
+// spawnEtcd builds the registry into dir and starts it.
+func spawnEtcd(ctx context.Context, dir string) (*child, error) {
+	program := filepath.Join(dir, "etcd")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/newsvc/newsvc/bench/etcd")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build etcd (run this in the directory bench): %w\n%s", err, out)
+	}
+	c, err := start(ctx, program)
+	if err != nil {
+		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	return c, nil
+}
+
+// start runs a program that says hello when it is ready. It ends with ctx, and when this process ends.
+func start(ctx context.Context, program string, args ...string) (*child, error) {
+	c := &child{cmd: exec.CommandContext(ctx, program, args...)}
+	c.cmd.Stderr = os.Stderr
+	var err error
+	if c.in, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	c.out = bufio.NewReader(out)
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := c.read(&c.hello); err != nil {
+		return nil, firstError(err, c.end())
+	}
+	return c, nil
+}
+
+// ask sends a command and waits for its answer.
+func (c *child) ask(cmd command) (answer, error) {
+	var a answer
+	if err := json.NewEncoder(c.in).Encode(cmd); err != nil {
+		return a, err
+	}
+	if err := c.read(&a); err != nil {
+		return a, err
+	}
+	if a.Error != "" {
+		return a, errors.New(a.Error)
+	}
+	return a, nil
+}
+
+func (c *child) read(into any) error {
+	line, err := c.out.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("the process ended: %w", err)
+	}
+	return json.Unmarshal(line, into)
+}
+
+// end closes the child's input, which ends it.
+func (c *child) end() error {
+	_ = c.in.Close()
+	return c.cmd.Wait()
+}
+
+// runChild is the life of a child process.
+func runChild(ctx context.Context, text string, out, stderr io.Writer) int {
+	var r role
+	err := json.Unmarshal([]byte(text), &r)
+	if err == nil {
+		err = serveRole(ctx, r, os.Stdin, out)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "bench: %s %s: %v\n", r.Arm, r.Kind, err)
+		return 1
+	}
+	return 0
+}
+
+func serveRole(ctx context.Context, r role, in io.Reader, out io.Writer) (err error) {
+	h, addr, err := startRole(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer func() { err = firstError(err, h.close()) }()
+	if r.Profile != "" {
+		stop, err := profile(fmt.Sprintf("%s/%s-%s-%d", r.Profile, r.Arm, r.Kind, os.Getpid()))
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	say := json.NewEncoder(out)
+	if err := say.Encode(hello{Addr: addr}); err != nil {
+		return err
+	}
+	commands := json.NewDecoder(in)
+	for {
+		var c command
+		if err := commands.Decode(&c); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		a, err := h.handle(ctx, c)
+		if err != nil {
+			a.Error = err.Error()
+		}
+		if err := say.Encode(a); err != nil {
+			return err
+		}
+	}
+}
+
+func startRole(ctx context.Context, r role) (handler, string, error) {
+	switch r.Kind {
+	case kindServer:
+		return startServer(ctx, r)
+	case kindClient:
+		return startClient(ctx, r)
+	case kindPropagation:
+		return startPropagation(ctx, r)
+	}
+	return nil, "", fmt.Errorf("no such role: %q", r.Kind)
+}
+
+// usage is what this process has used since it started.
+func usage() (answer, error) {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		return answer{}, err
+	}
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	cpu := time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	return answer{CPU: cpu, Mallocs: mem.Mallocs}, nil
+}
+
+// profile writes name.cpu and name.allocs when the returned function is called.
+func profile(name string) (stop func(), err error) {
+	cpu, err := os.Create(name + ".cpu")
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(cpu); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = cpu.Close()
+		if allocs, err := os.Create(name + ".allocs"); err == nil {
+			_ = pprof.Lookup("allocs").WriteTo(allocs, 0)
+			_ = allocs.Close()
+		}
+	}, nil
+}

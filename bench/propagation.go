@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/naming/endpoints"
+	namingresolver "go.etcd.io/etcd/client/v3/naming/resolver"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	echov1 "github.com/newsvc/newsvc/bench/proto/echo/v1"
+)
+
+const (
+	blockSize    = 10                     // samples in a row of one arm
+	sampleBudget = 5 * time.Second        // a change that takes longer is lost
+	leaveQuiet   = 100 * time.Millisecond // this long without a call, and the instance is left
+	namingTarget = "naming/echo"
+	joiner       = "joiner"
+)
+
+// propagation measures how fast a change in etcd reaches the calls, prints a table and returns what the last line says.
+func (s settings) propagation(ctx context.Context, etcd string) (line string, err error) {
+	c, err := spawn(ctx, role{Kind: kindPropagation, Etcd: etcd})
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = firstError(err, c.end()) }()
+	names := []string{armNaming, armNewsvc}
+	joins, leaves := map[string][]float64{}, map[string][]float64{}
+	for block := 0; block*blockSize < s.samples; block++ {
+		for i := range names {
+			name := names[(block+i)%len(names)]
+			a, err := c.ask(command{Op: opSamples, Arm: name, Samples: min(blockSize, s.samples-block*blockSize), For: s.pause})
+			if err != nil {
+				return "", fmt.Errorf("propagation, %s: %w", name, err)
+			}
+			joins[name] = appendMillis(joins[name], a.Joins)
+			leaves[name] = appendMillis(leaves[name], a.Leaves)
+		}
+	}
+	fmt.Fprintf(s.out, "\npropagation, %d joins and leaves per arm, one caller; ms from the change in etcd\n", s.samples)
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "arm\tfirst call p50\tp99\tmax\tlast call p50\tp99\tmax")
+	for _, n := range names {
+		j, l := joins[n], leaves[n]
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\n", n, median(j), quantile(j, 0.99), quantile(j, 1), median(l), quantile(l, 0.99), quantile(l, 1))
+	}
+	_ = w.Flush()
+	ours, naming := joins[armNewsvc], joins[armNaming]
+	return fmt.Sprintf(" join_p50_ms=%.2f join_p99_ms=%.2f naming_join_p50_ms=%.2f naming_join_p99_ms=%.2f join_p50_ratio=%.2f leave_p50_ms=%.2f naming_leave_p50_ms=%.2f",
+		median(ours), quantile(ours, 0.99), median(naming), quantile(naming, 0.99), median(ours)/median(naming),
+		median(leaves[armNewsvc]), median(leaves[armNaming])), nil
+}
+
+func appendMillis(list []float64, ds []time.Duration) []float64 {
+	for _, d := range ds {
+		list = append(list, float64(d)/float64(time.Millisecond))
+	}
+	return list
+}
+
+// propagationRole holds both arms: three servers that stay, one that comes and goes, and a caller.
+type propagationRole struct {
+	etcd    *clientv3.Client // writes and watches; no arm uses it
+	arms    map[string]*joinArm
+	closers []func() error
+}
+
+// joinArm is one arm: only what is written and who resolves it differ.
+type joinArm struct {
+	key, value string // of the server that comes and goes
+	client     echov1.EchoServiceClient
+}
+
+func startPropagation(ctx context.Context, r role) (handler, string, error) {
+	p := &propagationRole{arms: map[string]*joinArm{}}
+	var err error
+	if p.etcd, err = clientv3.New(clientv3.Config{Endpoints: []string{r.Etcd}, Logger: zap.NewNop()}); err != nil {
+		return nil, "", err
+	}
+	p.closers = append(p.closers, p.etcd.Close)
+	ctx, cancel := context.WithTimeout(ctx, startBudget)
+	defer cancel()
+	if err := p.startNaming(ctx, r.Etcd); err != nil {
+		return nil, "", firstError(err, p.close())
+	}
+	if err := p.startNewsvc(ctx, r.Etcd); err != nil {
+		return nil, "", firstError(err, p.close())
+	}
+	return p, "", nil
+}
+
+// startNaming is the arm of etcd's client/v3/naming, used as its documentation shows.
+func (p *propagationRole) startNaming(ctx context.Context, etcd string) error {
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd}, Logger: zap.NewNop()})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, cli.Close)
+	manager, err := endpoints.NewManager(p.etcd, namingTarget)
+	if err != nil {
+		return err
+	}
+	a := &joinArm{}
+	for i := range 4 {
+		b, addr, err := startBare(echo{name: serverName(i)})
+		if err != nil {
+			return err
+		}
+		p.closers = append(p.closers, b.close)
+		key := namingTarget + "/" + addr
+		if serverName(i) == joiner {
+			a.key, a.value = key, fmt.Sprintf(`{"Op":0,"Addr":%q,"Metadata":null}`, addr)
+		} else if err := manager.AddEndpoint(ctx, key, endpoints.Endpoint{Addr: addr}); err != nil {
+			return err
+		}
+	}
+	builder, err := namingresolver.NewBuilder(cli)
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient("etcd:///"+namingTarget, grpc.WithResolvers(builder), roundRobin(), plaintext())
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, conn.Close)
+	a.client = echov1.NewEchoServiceClient(conn)
+	p.arms[armNaming] = a
+	return nil
+}
+
+// startNewsvc is our arm, with both default chains. Keys are written by hand, as those of the other arm are.
+func (p *propagationRole) startNewsvc(ctx context.Context, etcd string) error {
+	a := &joinArm{}
+	for i := range 4 {
+		s, err := startNewsvc(ctx, service, newsvcConfig(etcd), echo{name: serverName(i)})
+		if err != nil {
+			return err
+		}
+		p.closers = append(p.closers, s.close)
+		addr, _, _ := s.Addresses()
+		key, value, err := etcdKey(addr)
+		if err != nil {
+			return err
+		}
+		if serverName(i) == joiner {
+			a.key, a.value = key, value
+		} else if _, err := p.etcd.Put(ctx, key, value); err != nil {
+			return err
+		}
+	}
+	caller, conn, err := connectNewsvc(ctx, etcd, 3)
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, caller.close)
+	a.client = echov1.NewEchoServiceClient(conn)
+	p.arms[armNewsvc] = a
+	return nil
+}
+
+func serverName(i int) string {
+	if i == 3 {
+		return joiner
+	}
+	return fmt.Sprintf("stays-%d", i)
+}
+
+func (p *propagationRole) close() error {
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+func (p *propagationRole) handle(ctx context.Context, c command) (answer, error) {
+	a := p.arms[c.Arm]
+	if a == nil {
+		return answer{}, fmt.Errorf("no such arm: %q", c.Arm)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	ctx, fail := context.WithCancelCause(ctx)
+	seen := &sightings{}
+	wg.Go(func() { fail(seen.call(ctx, a.client)) })
+	events := p.etcd.Watch(clientv3.WithRequireLeader(ctx), a.key, clientv3.WithCreatedNotify())
+	<-events // the watch is there
+	var out answer
+	for range c.Samples {
+		join, leave, err := p.sample(ctx, a, seen, events, c.For)
+		if err != nil {
+			return out, err
+		}
+		out.Joins, out.Leaves = append(out.Joins, join), append(out.Leaves, leave)
+	}
+	return out, nil
+}
+
+// sample lets the server come and go once. Times are counted from the event that an onlooker gets.
+func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sightings, events clientv3.WatchChan, pause time.Duration) (join, leave time.Duration, err error) {
+	if err := wait(ctx, pause/2+rand.N(pause)); err != nil {
+		return 0, 0, err
+	}
+	before := seen.count.Load()
+	event, err := change(ctx, events, func(ctx context.Context) error { _, err := p.etcd.Put(ctx, a.key, a.value); return err })
+	if err != nil {
+		return 0, 0, err
+	}
+	for limit := time.Now().Add(sampleBudget); seen.count.Load() == before; {
+		if time.Now().After(limit) {
+			return 0, 0, fmt.Errorf("no call reached the new server within %v", sampleBudget)
+		}
+		if err := wait(ctx, time.Millisecond); err != nil {
+			return 0, 0, err
+		}
+	}
+	join = time.Unix(0, seen.first.Load()).Sub(event)
+	if err := wait(ctx, pause/2+rand.N(pause)); err != nil {
+		return 0, 0, err
+	}
+	event, err = change(ctx, events, func(ctx context.Context) error { _, err := p.etcd.Delete(ctx, a.key); return err })
+	if err != nil {
+		return 0, 0, err
+	}
+	for limit := time.Now().Add(sampleBudget); ; {
+		last := time.Unix(0, seen.last.Load())
+		if now := time.Now(); now.Sub(last) > leaveQuiet && now.Sub(event) > leaveQuiet {
+			seen.forget()
+			return join, last.Sub(event), nil
+		} else if now.After(limit) {
+			return 0, 0, fmt.Errorf("calls still reach the server that left %v ago", sampleBudget)
+		}
+		if err := wait(ctx, time.Millisecond); err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
+// change writes to etcd and returns when an onlooker was told of it.
+func change(ctx context.Context, events clientv3.WatchChan, write func(context.Context) error) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, sampleBudget)
+	defer cancel()
+	var event time.Time
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case r := <-events:
+			if r.Err() == nil && len(r.Events) > 0 {
+				event = time.Now()
+			}
+		case <-ctx.Done():
+		}
+	})
+	err := write(ctx)
+	if err != nil {
+		cancel()
+	}
+	wg.Wait()
+	if err == nil && event.IsZero() {
+		err = errors.New("the onlooker's watch ended")
+	}
+	return event, err
+}
+
+// sightings is when calls reached the server that comes and goes.
+type sightings struct {
+	count       atomic.Int64
+	first, last atomic.Int64 // nanoseconds of the clock; first: answered, last: begun
+}
+
+func (s *sightings) forget() { s.first.Store(0) }
+
+// call is the caller: one call after the other.
+func (s *sightings) call(ctx context.Context, client echov1.EchoServiceClient) error {
+	req := &echov1.EchoRequest{Text: "x"}
+	for ctx.Err() == nil {
+		begin := time.Now()
+		resp, err := client.Echo(ctx, req, grpc.WaitForReady(true))
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("a call failed: %w", err)
+		}
+		if resp.GetServer() == joiner {
+			s.last.Store(begin.UnixNano())
+			if s.first.CompareAndSwap(0, time.Now().UnixNano()) {
+				s.count.Add(1)
+			}
+		}
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
