@@ -163,7 +163,7 @@ func (w *watching) apply(ev *clientv3.Event) bool {
 func (w *watching) sign() {
 	w.watchErr = nil
 	w.mu.Lock()
-	w.stats.LastSeen = time.Now()
+	w.stats.LastSeen, w.stats.Unreadable = time.Now(), w.snap.bad
 	w.mu.Unlock()
 	w.alive()
 }
@@ -232,7 +232,7 @@ func (w *watching) antiEntropy(ctx context.Context) error {
 	switch {
 	case l.cluster != w.cluster:
 		return errReset
-	case l.revision >= w.applied: // else the member lags behind what is known
+	case l.revision >= w.resume(): // else the member lags behind what is known
 		w.takeList(l, listAntiEntropy)
 	}
 	return nil

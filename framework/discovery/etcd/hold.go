@@ -34,7 +34,6 @@ type hold struct {
 	gen      int // of the stream that renews
 	stopAcks context.CancelFunc
 	overdue  *time.Timer // fires when acks are missing
-	lastAck  time.Time
 
 	// The key.
 	stored *mvccpb.KeyValue // what is believed to be in etcd; nil means no key
@@ -117,7 +116,6 @@ func (h *hold) renew(ctx context.Context) bool {
 // acked notes a renewal. Renewals are a third of the TTL apart; after two thirds without one something is wrong, while
 // there is still time to do something about it.
 func (h *hold) acked() {
-	h.lastAck = time.Now()
 	h.overdue.Reset(max(h.ttl*2/3, h.ttl/3+time.Second))
 }
 

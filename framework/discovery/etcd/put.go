@@ -37,7 +37,6 @@ func (h *hold) ensure(ctx context.Context) (alive bool) {
 	case err == nil:
 		h.bo.Reset()
 		h.check.Reset(backoff.Spread(h.g.r.opt.Timing.Audit, 0.2))
-		h.sure = h.sure && h.g.Status().State == discovery.RegistrationUp
 	case ctx.Err() != nil:
 	case isLeaseGone(err):
 		return false

@@ -152,7 +152,7 @@ func (g *registration) setLocked(state discovery.RegistrationState, err error) b
 
 func sameText(a, b error) bool {
 	if a == nil || b == nil {
-		return a == b
+		return a == nil && b == nil
 	}
 	return a.Error() == b.Error()
 }

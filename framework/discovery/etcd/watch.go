@@ -177,7 +177,7 @@ func (f *follower) takeList(l listing, why string) {
 	f.mu.Lock()
 	f.stats.Lists[why]++
 	f.stats.Missed += d.missed
-	f.stats.LastSeen = time.Now()
+	f.stats.LastSeen, f.stats.Unreadable = time.Now(), f.snap.bad
 	f.mu.Unlock()
 	if reset {
 		f.snap.log.Warn("etcd was replaced or restored from a backup; the service was listed anew", zap.Int64("revision", l.revision))
@@ -209,7 +209,6 @@ func (f *follower) publish(changed bool) {
 	f.mu.Lock()
 	u.Revision, u.Err, u.AsOf = f.applied, err, f.stats.LastSeen
 	f.published = u
-	f.stats.Unreadable = f.snap.bad
 	f.mu.Unlock()
 	f.logErr(last.Err, err)
 	f.box.put(u)
