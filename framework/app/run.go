@@ -49,12 +49,13 @@ func run(service string, opts []fx.Option) int {
 		return complain(os.Stderr, service, err)
 	}
 	defer flush(b.log)
+	status := 0
 	start, cancel := context.WithTimeout(signalled, b.config.App.StartTimeout)
 	defer cancel()
 	if err := fxApp.Start(start); err != nil && signalled.Err() == nil {
 		return complain(os.Stderr, service, err)
 	} else if err == nil {
-		wait(signalled, fxApp, b.log)
+		status = wait(signalled, fxApp, b.log)
 	}
 	// Every part of the stop has a budget of its own; this bounds their sum.
 	stop, cancelStop := context.WithTimeout(context.Background(), b.config.App.StopTimeout+2*endTimeout+5*time.Second)
@@ -65,17 +66,19 @@ func run(service string, opts []fx.Option) int {
 		return 1
 	}
 	b.log.Info("stopped")
-	return 0
+	return status
 }
 
 // flush writes out the log; terminals can't be synced, which is nobody's fault.
 func flush(log *zap.Logger) { _ = log.Sync() }
 
-// wait returns when the process is asked to stop, by a signal or from within.
-func wait(signalled context.Context, app *fx.App, log *zap.Logger) {
+// wait returns when the process is asked to stop, by a signal or from within, with the exit status that whoever asked
+// from within wants. Fx catches some of the signals too and may be heard first.
+func wait(signalled context.Context, app *fx.App, log *zap.Logger) int {
 	select {
-	case <-app.Wait():
-		return
+	case asked := <-app.Wait():
+		log.Info("stopping", zap.Stringer("reason", asked.Signal), zap.Int("status", asked.ExitCode))
+		return asked.ExitCode
 	case <-signalled.Done():
 	}
 	cause := context.Cause(signalled)
@@ -84,6 +87,7 @@ func wait(signalled context.Context, app *fx.App, log *zap.Logger) {
 		stacks := make([]byte, 4<<20)
 		log.Warn("goroutine stacks", zap.ByteString("stacks", stacks[:runtime.Stack(stacks, true)]))
 	}
+	return 0
 }
 
 // complain writes why the process does not start: the root cause first, since Fx wraps it in the path that led there.
