@@ -177,10 +177,15 @@ func (s *Stack) buildDiscovery() error {
 }
 
 func (s *Stack) buildClients() error {
+	subset := s.p.Config.Discovery.Subset
+	if subset == 0 {
+		subset = grpcresolver.AllInstances
+	}
 	f, err := client.NewFactory(client.Params{
 		Caller: s.p.Service,
 		Resolver: grpcresolver.NewBuilder(s.cache, grpcresolver.Options{
-			Subset: s.p.Config.Discovery.Subset, Seed: s.incarnation, Log: s.log.Named("resolver"),
+			Subset: subset, Seed: s.incarnation, Log: s.log.Named("resolver"),
+			Where: fmt.Sprintf("etcd under %q", s.p.Config.Discovery.Prefix),
 		}),
 		Default: s.p.Config.ClientDefaults, Policies: s.p.Config.Clients, Log: s.log.Named("client"),
 		Interceptors: func(callee string) []client.Interceptor {
