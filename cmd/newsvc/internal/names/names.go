@@ -6,6 +6,7 @@ package names
 import (
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/newsvc/newsvc/framework/discovery"
 )
@@ -50,10 +51,7 @@ func Parse(service string) (Name, error) {
 		Env:     strings.ToUpper(strings.ReplaceAll(service, "-", "_")) + "__",
 	}
 	n.ProtoPackage = n.Domain + ".v1"
-	for _, w := range words {
-		n.ProtoService += strings.ToUpper(w[:1]) + w[1:]
-	}
-	n.ProtoService += "Service"
+	n.ProtoService = pascal(words) + "Service"
 	if taken(n.Package) {
 		n.Package += "svc"
 	}
@@ -62,6 +60,23 @@ func Parse(service string) (Name, error) {
 		n.Section += "_service"
 	}
 	return n, nil
+}
+
+// pascal joins words, each begun in upper case. A letter after a digit begins a word too: protoc-gen-go would write it
+// so, and the name in Go would differ from the one in the proto file.
+func pascal(words []string) string {
+	var b strings.Builder
+	for _, w := range words {
+		first := true
+		for _, r := range w {
+			if first {
+				r = unicode.ToUpper(r)
+			}
+			b.WriteRune(r)
+			first = unicode.IsDigit(r)
+		}
+	}
+	return b.String()
 }
 
 // frameworkSections are the top-level keys that the framework keeps for itself.

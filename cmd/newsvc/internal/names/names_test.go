@@ -25,6 +25,7 @@ func TestParseDerives(t *testing.T) {
 		{"user-test", "user_test", "user_test.v1", "UserTestService", "usertestv1", "usertest", "user_test", "USER_TEST__"},
 		{"x-v2", "x_v2", "x_v2.v1", "XV2Service", "xv2v1", "xv2", "x_v2", "X_V2__"},
 		{"oauth-2", "oauth_2", "oauth_2.v1", "Oauth2Service", "oauth2v1", "oauth2", "oauth_2", "OAUTH_2__"},
+		{"x2y-api", "x2y_api", "x2y_api.v1", "X2YApiService", "x2yapiv1", "x2yapi", "x2y_api", "X2Y_API__"},
 		// A Go package cannot be called so, or would hide something.
 		{"type", "type", "type.v1", "TypeService", "typev1", "typesvc", "type", "TYPE__"},
 		{"go-service", "go", "go.v1", "GoService", "gov1", "gosvc", "go", "GO_SERVICE__"},

@@ -330,6 +330,9 @@ func FuzzEveryNameRenders(f *testing.F) {
 			if strings.Contains(base, service) && len(service) > 8 {
 				t.Errorf("%q: the file %s carries the name; a name such as x-windows would change what is built", service, file.Path)
 			}
+			if base == "service_grpc.pb.go" && !bytes.Contains(file.Content, []byte("\ntype Unimplemented"+n.ProtoService+"Server struct")) {
+				t.Errorf("%q: the generated Go has another name than %s", service, n.ProtoService)
+			}
 			if strings.HasSuffix(base, ".go") {
 				if _, err := parser.ParseFile(token.NewFileSet(), file.Path, file.Content, parser.SkipObjectResolution); err != nil {
 					t.Errorf("%q: %v", service, err)
