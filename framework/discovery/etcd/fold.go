@@ -138,8 +138,13 @@ func (w *watching) take(wr clientv3.WatchResponse) (changed bool, err error) {
 	base := w.applied // and not the running value: events of one transaction share a revision
 	for _, ev := range wr.Events {
 		rev := ev.Kv.ModRevision
-		if rev > base && w.apply(ev) {
-			changed = true
+		if rev > base {
+			if w.dirty && w.goodbye(ev) { // hand on that it was draining before it is gone
+				w.publish(true)
+			}
+			if w.apply(ev) {
+				changed, w.dirty = true, true
+			}
 		}
 		// Never the header's revision: while a watch catches up, that is the store's and not the events'.
 		w.applied = max(w.applied, rev)
@@ -150,6 +155,11 @@ func (w *watching) take(wr clientv3.WatchResponse) (changed bool, err error) {
 		w.bo.Reset()
 	}
 	return changed, nil
+}
+
+// goodbye reports whether an event removes an instance that was draining, which may not have been told yet.
+func (w *watching) goodbye(ev *clientv3.Event) bool {
+	return ev.Type == mvccpb.Event_DELETE && w.snap.draining(string(ev.Kv.Key))
 }
 
 func (w *watching) apply(ev *clientv3.Event) bool {

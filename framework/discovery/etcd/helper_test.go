@@ -102,7 +102,7 @@ func startServer(t *testing.T, cfg devetcd.Config) *devetcd.Server {
 
 func fixtureOn(t *testing.T, server *devetcd.Server) *fixture {
 	t.Helper()
-	f := &fixture{t: t, server: server, prefix: "/" + strings.NewReplacer("/", "-", " ", "_").Replace(t.Name())}
+	f := &fixture{t: t, server: server, prefix: "/" + strings.NewReplacer("/", "-", " ", "_").Replace(t.Name()) + "-" + discovery.NewIncarnation()}
 	f.proxy = newProxy(t, server.Addr())
 	f.cli, f.admin = dial(t, f.proxy.addr()), dial(t, server.Addr())
 	return f

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
@@ -80,7 +81,7 @@ func TestEtcdsOwnResolverFindsOurRegistration(t *testing.T) {
 // The widespread recipe: the key's last part is the address, and so is the value. Its readers look at either.
 func TestKeyPerAddressServicesAndOursFindEachOther(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
+	f := newOwnFixture(t, devetcd.Config{})
 	f.prefix = "/grpcEtcd"
 	w := discoverytest.NewWatcher(t, f.source(), "user", nil)
 	w.WaitAddrs()

@@ -103,6 +103,12 @@ func (s *snapshot) judge(e *entry, err error) {
 	e.bad = err
 }
 
+// draining reports whether the instance of a key is about to leave.
+func (s *snapshot) draining(key string) bool {
+	e := s.byKey[key]
+	return e != nil && e.inst != nil && e.inst.State == discovery.StateDraining
+}
+
 // remove forgets a key and reports whether the view changes.
 func (s *snapshot) remove(key string) bool {
 	e := s.byKey[key]

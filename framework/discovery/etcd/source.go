@@ -66,7 +66,7 @@ func (s *Source) Watch(ctx context.Context, service string, yield func(discovery
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if u, fresh := f.box.take(); fresh {
+		for _, u := range f.box.take() {
 			yield(u)
 		}
 	}
@@ -126,33 +126,4 @@ func (s *Source) State() []WatchState {
 	}
 	slices.SortFunc(out, func(a, b WatchState) int { return strings.Compare(a.Service, b.Service) })
 	return out
-}
-
-// mailbox holds the newest update until it is taken; an older one that was not taken is replaced.
-type mailbox struct {
-	full chan struct{}
-	mu   sync.Mutex
-	last discovery.Update
-	got  bool // last was taken
-}
-
-func newMailbox() *mailbox { return &mailbox{full: make(chan struct{}, 1)} }
-
-func (b *mailbox) put(u discovery.Update) {
-	b.mu.Lock()
-	b.last, b.got = u, false
-	b.mu.Unlock()
-	select {
-	case b.full <- struct{}{}:
-	default: // the one before was not taken yet; its taker gets this one
-	}
-}
-
-// take returns the newest update, and false when it was taken before.
-func (b *mailbox) take() (discovery.Update, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	fresh := !b.got
-	b.got = true
-	return b.last, fresh
 }

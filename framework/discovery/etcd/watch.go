@@ -42,6 +42,7 @@ type follower struct {
 	src     *Source
 	service string
 	box     *mailbox
+	dirty   bool          // the snapshot has changes that were not published
 	hints   chan struct{} // somebody can't reach the instances
 	kicks   chan struct{} // the connection to etcd came or went
 
@@ -205,6 +206,7 @@ func (f *follower) publish(changed bool) {
 	u := last
 	if changed {
 		u.Instances = f.snap.view()
+		f.dirty = false
 	}
 	f.mu.Lock()
 	u.Revision, u.Err, u.AsOf = f.applied, err, f.stats.LastSeen

@@ -1,0 +1,77 @@
+package etcd_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
+)
+
+// Whoever reads slowly may miss states in between, but never that an instance said goodbye before it went: the guard
+// tells a graceful leave from a disappearance by it.
+func TestGoodbyesReachSlowReaders(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	src := f.source()
+	up := discoverytest.Instance("user", "10.0.0.1:1")
+	f.put(up)
+	release, busy := make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(f.ctx())
+	defer cancel()
+	var seen []string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = src.Watch(ctx, "user", func(u discovery.Update) {
+			state := "none"
+			if len(u.Instances) > 0 {
+				state = string(u.Instances[0].State)
+			}
+			if seen = append(seen, state); len(seen) == 1 {
+				close(busy)
+				<-release
+			} else if state == "none" {
+				cancel()
+			}
+		})
+	}()
+	f.wait("the reader to be busy", func() bool {
+		select {
+		case <-busy:
+			return true
+		default:
+			return false
+		}
+	})
+	inst := up.Clone()
+	inst.State = discovery.StateDraining
+	f.put(inst)
+	if _, err := f.admin.Delete(f.ctx(), f.key("user", inst.Addr)); err != nil {
+		t.Fatal(err)
+	}
+	f.wait("both changes to arrive", func() bool { return src.State()[0].Instances == 0 })
+	close(release)
+	<-done
+	want := []string{"up", "draining", "none"}
+	for i := range want {
+		if i >= len(seen) || seen[i] != want[i] {
+			t.Fatalf("a slow reader saw %q, want %q", seen, want)
+		}
+	}
+}
+
+func (f *fixture) wait(what string, ok func() bool) {
+	f.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	ctx := f.ctx()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			f.t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
