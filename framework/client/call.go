@@ -81,12 +81,14 @@ func (c *Conn) failed(ctx context.Context, ch *channel, p *livePolicy, bound lim
 		defer cancel()
 	}
 	r := repeats{conn: c, policy: p, method: method}
+	var refusal error
 	for r.again(ctx, err) {
+		refusal = err
 		if err = ch.cc.Invoke(ctx, method, req, reply, opts...); err == nil {
 			return nil
 		}
 	}
-	return c.explain(ch, bound, r.made, err)
+	return c.explain(ch, bound, r.made, refusal, err)
 }
 
 // repeats decides whether one call is made again.

@@ -15,19 +15,21 @@ type channel struct {
 	hub    *hub
 	target string
 
-	calls  atomic.Int64 // running calls; retiredBias is added when the channel is retired
-	retire func()       // takes no new call from now on; any number of times
-	idle   chan struct{}
-	drain  func() // closes idle, once
+	calls   atomic.Int64  // running calls; retiredBias is added when the channel is retired
+	retire  func()        // takes no new call from now on; any number of times
+	retired chan struct{} // closed by retire
+	idle    chan struct{} // closed when the channel is retired and its last call has ended
+	drain   func()        // closes idle, once
 }
 
 // retiredBias makes the count of a retired channel negative whatever it is.
 const retiredBias = math.MinInt64 / 2
 
 func newChannel(cc *grpc.ClientConn, h *hub, target string) *channel {
-	ch := &channel{cc: cc, hub: h, target: target, idle: make(chan struct{})}
+	ch := &channel{cc: cc, hub: h, target: target, retired: make(chan struct{}), idle: make(chan struct{})}
 	ch.drain = sync.OnceFunc(func() { close(ch.idle) })
 	ch.retire = sync.OnceFunc(func() {
+		close(ch.retired)
 		if ch.calls.Add(retiredBias) == retiredBias {
 			ch.drain()
 		}

@@ -109,13 +109,35 @@ func (c *Conn) WaitInstances(ctx context.Context, n int) error {
 		if ch == nil {
 			return c.errClosed()
 		}
-		ch.cc.Connect()
+		if err := c.waitChannel(ctx, ch, n); err == nil {
+			return nil
+		} else if ctx.Err() != nil {
+			return err
+		}
+		// The channel was replaced or closed: look at its successor.
+	}
+}
+
+// waitChannel is WaitInstances on one channel. It also ends, with an error, when the channel is retired.
+func (c *Conn) waitChannel(ctx context.Context, ch *channel, n int) error {
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watcher := loop.Start(wctx, func(wctx context.Context) {
+		select {
+		case <-ch.retired:
+			cancel()
+		case <-wctx.Done():
+		}
+	})
+	defer watcher.Stop()
+	ch.cc.Connect()
+	for {
 		known, changed := ch.hub.watch()
 		if known < n {
 			select {
 			case <-changed:
 				continue
-			case <-ctx.Done():
+			case <-wctx.Done():
 				return c.missing(ctx, ch, n)
 			}
 		}
@@ -123,7 +145,7 @@ func (c *Conn) WaitInstances(ctx context.Context, n int) error {
 		if state == connectivity.Ready {
 			return nil
 		}
-		if !ch.cc.WaitForStateChange(ctx, state) {
+		if !ch.cc.WaitForStateChange(wctx, state) {
 			return c.missing(ctx, ch, n)
 		}
 	}
@@ -211,7 +233,6 @@ func (c *Conn) dropNextLocked() {
 func (c *Conn) swapLocked(ch *channel) {
 	old := c.cur.Swap(ch)
 	old.retire()
-	old.hub.wake()
 	c.retiring[old] = struct{}{}
 	c.factory.log.Info("connection replaced", zap.String("callee", c.callee),
 		zap.String("from", old.target), zap.String("to", ch.target), zap.Int("running_calls", old.active()))
@@ -240,7 +261,6 @@ func (c *Conn) beginClose() []*channel {
 	}
 	ch := c.cur.Swap(nil)
 	ch.retire()
-	ch.hub.wake()
 	waitFor := []*channel{ch}
 	for old := range c.retiring {
 		waitFor = append(waitFor, old)

@@ -12,14 +12,18 @@ import (
 	"github.com/newsvc/newsvc/framework/internal/notprocessed"
 )
 
-// explain makes the error of a unary call say which limit ended it, or why there was nobody to answer. Other errors
+// explain makes the error of a unary call say which limit ended it, or why there was nobody to answer; refusal is the
+// error of the attempt before the last, if there was one. Other errors
 // are passed on as the callee sent them, without the NOT_PROCESSED mark.
-func (c *Conn) explain(ch *channel, bound limit, repeated int, err error) error {
+func (c *Conn) explain(ch *channel, bound limit, repeated int, refusal, err error) error {
 	// A callee that answers with this code before our limit is over has its own reasons, and its own text.
 	if status.Code(err) == codes.DeadlineExceeded && !bound.until.IsZero() && time.Until(bound.until) <= 0 {
-		st := status.Convert(err)
-		return status.Errorf(codes.DeadlineExceeded, "no answer from %q within %s; gRPC says: %s%s",
-			c.callee, c.limitText(bound), st.Message(), c.discoveryText(ch))
+		earlier := ""
+		if refusal != nil {
+			earlier = fmt.Sprintf("; %d attempts before were refused, the last with: %s", repeated, status.Convert(refusal).Message())
+		}
+		return status.Errorf(codes.DeadlineExceeded, "no answer from %q within %s; gRPC says: %s%s%s",
+			c.callee, c.limitText(bound), status.Convert(err).Message(), c.discoveryText(ch), earlier)
 	}
 	return c.clean(ch, repeated, err)
 }

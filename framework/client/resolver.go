@@ -97,9 +97,6 @@ func (h *hub) watch() (instances int, changed <-chan struct{}) {
 	return int(h.endpoints.Load()), h.changed
 }
 
-// wake tells those who watch to look again.
-func (h *hub) wake() { h.note(nil, nil) }
-
 // err is the resolver's last complaint, or nil.
 func (h *hub) err() error {
 	if p := h.lastErr.Load(); p != nil {
