@@ -3,9 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,8 +42,7 @@ var (
 
 func TestMain(m *testing.M) {
 	if err := registerEcho(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		panic(err) // the descriptor below is wrong
 	}
 	goleak.VerifyTestMain(m)
 }

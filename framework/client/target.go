@@ -10,10 +10,12 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/resolver"
+
+	"github.com/newsvc/newsvc/framework/grpcresolver"
 )
 
 const (
-	schemeDiscovery = "etcd"
+	schemeDiscovery = grpcresolver.Scheme
 	schemeDNS       = "dns"
 	schemeStatic    = "static"
 )
