@@ -18,7 +18,7 @@ func main() {
 	go func() {
 		sig := <-signals
 		signal.Stop(signals) // the second one ends the process at once
-		cancel(cli.Interrupted{Signal: sig})
+		cancel(cli.InterruptedError{Signal: sig})
 	}()
 	os.Exit(cli.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

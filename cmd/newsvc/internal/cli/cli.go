@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,14 +20,14 @@ import (
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 )
 
-// Interrupted is the cause of a context that a signal ended.
-type Interrupted struct{ Signal os.Signal }
+// InterruptedError is the cause of a context that a signal ended.
+type InterruptedError struct{ Signal os.Signal }
 
 // Error names the signal.
-func (i Interrupted) Error() string { return fmt.Sprintf("ended by signal: %v", i.Signal) }
+func (i InterruptedError) Error() string { return fmt.Sprintf("ended by signal: %v", i.Signal) }
 
 // ExitCode is 128 plus the number of the signal, as shells have it.
-func (i Interrupted) ExitCode() int {
+func (i InterruptedError) ExitCode() int {
 	if s, ok := i.Signal.(syscall.Signal); ok {
 		return 128 + int(s)
 	}
@@ -43,7 +42,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	var signal Interrupted
+	var signal InterruptedError
 	if err != nil && errors.As(context.Cause(ctx), &signal) && errors.Is(err, context.Canceled) {
 		err = signal
 	}
@@ -66,6 +65,7 @@ func newRoot() *cobra.Command {
 		Long: `newsvc creates gRPC services that register in etcd and call each other by name.
 
   newsvc create blogger-user      write a service that builds, tests, runs and registers
+  newsvc dev                      run the services below this directory, with an etcd of their own
   newsvc generate                 after a change of a .proto file
   newsvc help exit-codes          what the exit codes mean
 
@@ -74,7 +74,12 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 		SilenceUsage:  true,
 		Args:          noCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("dir") {
+				if err := g.enterDir(); err != nil {
+					return err
+				}
+			}
 			if !slices.Contains([]string{"text", "json"}, g.output) {
 				return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("--output %q is unknown", g.output), Fix: "--output text, or --output json"}
 			}
@@ -104,7 +109,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	p := &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("%q is not a command", args[0]), Fix: "newsvc help"}
 	switch near := cmd.SuggestionsFor(args[0]); {
 	case args[0] == "run" || args[0] == "start" || args[0] == "serve":
-		p.Fix = "newsvc dev      (with live reload), or for one plain process: go run ."
+		p.Fix = "newsvc dev      or, for one plain process: go run ."
 	case args[0] == "new":
 		p.Fix = "newsvc " + strings.Join(append([]string{"create"}, args[1:]...), " ")
 	case len(near) > 0:
@@ -118,16 +123,12 @@ func flagError(cmd *cobra.Command, err error) error {
 	return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: cmd.CommandPath() + " --help", Err: err}
 }
 
-// workDir is the absolute directory that -C names.
-func (g *globals) workDir() (string, error) {
-	dir, err := filepath.Abs(g.dir)
-	if err != nil {
-		return "", err
+// enterDir makes the directory of -C the current one, so that it holds for whatever a command starts too.
+func (g *globals) enterDir() error {
+	if err := os.Chdir(g.dir); err != nil {
+		return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("-C %q is not a directory to work in", g.dir), Fix: "mkdir -p " + g.dir, Err: err}
 	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return "", &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("-C %q is not a directory", g.dir), Fix: "mkdir -p " + g.dir, Err: err}
-	}
-	return dir, nil
+	return nil
 }
 
 func (g *globals) progress(cmd *cobra.Command) io.Writer {

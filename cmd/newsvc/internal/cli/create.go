@@ -41,11 +41,11 @@ that). In a checkout of newsvc itself the service becomes an example, examples/N
   newsvc create blogger-user --dry-run`,
 		Args: func(_ *cobra.Command, args []string) error { return oneName(args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := g.workDir()
+			dir, err := os.Getwd()
 			if err != nil {
 				return err
 			}
-			o.Name, o.Cwd, o.Progress = args[0], dir, g.progress(cmd)
+			o.Name, o.Cwd, o.From, o.Progress = args[0], dir, g.dir, g.progress(cmd)
 			o.FrameworkEnv = os.Getenv("NEWSVC_FRAMEWORK")
 			o.Build = buildinfo.Read()
 			res, err := scaffold.Create(cmd.Context(), o)
@@ -110,7 +110,7 @@ func (g *globals) created(cmd *cobra.Command, res scaffold.Result) error {
 	fmt.Fprintf(g.progress(cmd), `%s is ready.
 
   cd %s
-  newsvc dev                      # etcd and the service, restarted at each save
+  newsvc dev                      # etcd and the service
   go test ./...                   # calls it by name through a real etcd
 
 `, res.Name, res.Dir)

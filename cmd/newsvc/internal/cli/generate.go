@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,7 @@ The Go import path follows from the module and the directory; a go_package optio
   newsvc generate --check         # in CI: exit 4 when something is out of date`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := g.workDir()
+			dir, err := os.Getwd()
 			if err != nil {
 				return err
 			}

@@ -30,7 +30,7 @@ func newVersion(g *globals) *cobra.Command {
 current directory refers to, and the Go release newsvc was built with.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := g.workDir()
+			dir, err := os.Getwd()
 			if err != nil {
 				return err
 			}

@@ -121,7 +121,7 @@ const maxUp = 3
 
 // replacePath is how a project in dir writes the path of the checkout in its go.mod.
 func replacePath(project, checkout string) string {
-	if real, err := filepath.EvalSymlinks(filepath.Dir(project)); err == nil && real == filepath.Dir(project) {
+	if straight, err := filepath.EvalSymlinks(filepath.Dir(project)); err == nil && straight == filepath.Dir(project) {
 		// Through a link, "..", as the go command joins it, would lead elsewhere.
 		rel, err := filepath.Rel(project, checkout)
 		if err == nil && strings.Count(filepath.ToSlash(rel)+"/", "../") <= maxUp {

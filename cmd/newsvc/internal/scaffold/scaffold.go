@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -24,6 +25,7 @@ type Options struct {
 	Name   string // the service
 	Module string // module of a stand-alone project; empty means example.com/NAME
 	Cwd    string // absolute; the project becomes a directory of it
+	From   string // how the user calls Cwd, for paths in messages; empty means "."
 	// Framework, as the flag and NEWSVC_FRAMEWORK give it; empty lets [FindFramework] decide.
 	FrameworkFlag, FrameworkEnv string
 	Build                       buildinfo.Info
@@ -49,7 +51,7 @@ func Create(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	place, err := findPlace(name, o.Cwd)
+	place, err := findPlace(name, o.Cwd, o.From)
 	if err != nil {
 		return Result{}, err
 	}
@@ -176,8 +178,8 @@ type place struct {
 }
 
 // findPlace decides by the go.mod above the current directory, and refuses a place that is taken.
-func findPlace(name names.Name, cwd string) (place, error) {
-	p := place{Dir: filepath.Join(cwd, name.Service), Shown: "./" + name.Service}
+func findPlace(name names.Name, cwd, from string) (place, error) {
+	p := place{Dir: filepath.Join(cwd, name.Service), Shown: show(from, name.Service)}
 	for dir := cwd; ; dir = filepath.Dir(dir) {
 		m := moduleOf(dir)
 		if m == buildinfo.Module {
@@ -186,9 +188,7 @@ func findPlace(name names.Name, cwd string) (place, error) {
 			if err != nil {
 				return place{}, err
 			}
-			if p.Shown = filepath.ToSlash(rel); p.Shown[0] != '.' {
-				p.Shown = "./" + p.Shown
-			}
+			p.Shown = show(from, rel)
 			break
 		}
 		if m != "" {
@@ -208,6 +208,15 @@ func findPlace(name names.Name, cwd string) (place, error) {
 	return p, notInService(cwd, name)
 }
 
+// show is a path below from as the user would type it.
+func show(from, rel string) string {
+	p := filepath.ToSlash(filepath.Join(from, rel))
+	if filepath.IsAbs(p) || strings.HasPrefix(p, "../") {
+		return p
+	}
+	return "./" + p
+}
+
 // Import is the import path of the project's root.
 func (s Spec) Import() string {
 	if s.InRepo {
@@ -224,7 +233,7 @@ func vacant(p place, name names.Name) error {
 	if err != nil {
 		return &problem.Error{What: fmt.Sprintf("cannot look at %s: %v", p.Shown, rootCause(err)), Fix: "choose another directory with -C DIR", Err: err}
 	}
-	free := name.Service
+	var free string
 	for n := 2; ; n++ {
 		free = fmt.Sprintf("%s-%d", name.Service, n)
 		if _, err := os.Lstat(filepath.Join(filepath.Dir(p.Dir), free)); os.IsNotExist(err) {
