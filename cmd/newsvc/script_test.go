@@ -16,6 +16,10 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/zip"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
 )
 
 var update = flag.Bool("update", false, "write what commands print into the scripts")
@@ -51,6 +55,7 @@ func build() (err error) {
 //	uncomment FILE           strips "# " from the lines of a YAML file that hold a setting
 //	count N DIR              there are N files in DIR and below
 //	checkout DIR             makes DIR look like a checkout of the framework, which can be written to
+//	release DIR VERSION      makes DIR a module proxy that has one release of the framework (its go.mod only)
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -86,6 +91,7 @@ func TestScripts(t *testing.T) {
 			"uncomment": uncomment,
 			"count":     count,
 			"checkout":  checkout,
+			"release":   release,
 		},
 	})
 }
@@ -143,4 +149,26 @@ func checkout(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(os.WriteFile(filepath.Join(dir, name), text, 0o644))
 	}
 	ts.Check(os.Symlink(filepath.Join(ts.Getenv("REPO"), "framework"), filepath.Join(dir, "framework")))
+}
+
+func release(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: release DIR VERSION")
+	}
+	version := module.Version{Path: buildinfo.Module, Version: args[1]}
+	dir := filepath.Join(ts.MkAbs(args[0]), version.Path, "@v")
+	ts.Check(os.MkdirAll(dir, 0o755))
+	mod, err := os.ReadFile(filepath.Join(ts.Getenv("REPO"), "go.mod"))
+	ts.Check(err)
+	source := ts.MkAbs("release-" + version.Version)
+	ts.Check(os.MkdirAll(source, 0o755))
+	ts.Check(os.WriteFile(filepath.Join(source, "go.mod"), mod, 0o644))
+	var archive bytes.Buffer
+	ts.Check(zip.CreateFromDir(&archive, version, source))
+	for ext, content := range map[string][]byte{
+		".mod": mod, ".zip": archive.Bytes(), ".info": fmt.Appendf(nil, `{"Version":%q}`, version.Version),
+	} {
+		ts.Check(os.WriteFile(filepath.Join(dir, version.Version+ext), content, 0o644))
+	}
+	ts.Check(os.WriteFile(filepath.Join(dir, "list"), []byte(version.Version+"\n"), 0o644))
 }
