@@ -13,8 +13,6 @@ LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 # The race detector needs a C compiler; without one the tests still run, and say so.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
-# Packages whose tests stay for make faults; they are compiled and vetted with all others.
-SLOW := framework/discovery/faulttest
 # Where tests of many packages race over the registry: what make soak repeats.
 SOAK_PACKAGES ?= ./framework/discovery/... ./framework/grpcresolver/...
 SOAK_COUNT ?= 20
@@ -28,7 +26,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do printf '  %-16s %s\n' "$$target" "$$what"; done
 
 .PHONY: dev
-dev: ## run the examples with an etcd of their own, restarted on change
+dev: ## run the examples with an etcd of their own; one that dies is started again
 	go run ./cmd/newsvc dev
 
 .PHONY: build
@@ -39,13 +37,9 @@ build: ## compile everything
 test: ## all tests in budget: framework with the race detector, the rest as it ships
 	$(if $(RACE),,@echo "no C compiler: the race detector is off")
 	@status=0; set -x; \
-	go test $(RACE) -timeout 20m $$(go list ./framework/... | grep -v '/$(SLOW)\(/\|$$\)') || status=1; \
+	go test $(RACE) -timeout 20m ./framework/... || status=1; \
 	go test -timeout 20m $$(go list ./... | grep -v '^github.com/newsvc/newsvc/framework\(/\|$$\)') || status=1; \
 	exit $$status
-
-.PHONY: faults
-faults: ## the fault suite: etcd and servers killed, frozen, wiped and restored
-	go test $(RACE) -count 1 -timeout 30m ./$(SLOW)/...
 
 .PHONY: soak
 soak: ## discovery tests again and again under the race detector (SOAK_COUNT, SOAK_MINUTES, SOAK_PACKAGES)
