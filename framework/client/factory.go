@@ -17,7 +17,6 @@ import (
 	_ "google.golang.org/grpc/health" // without it gRPC skips client-side health checking in silence
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/resolver/dns"
 )
 
 // Interceptor is a pair of client interceptors; either may be nil.
@@ -225,7 +224,7 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 // options are the dial options that do not depend on the callee's name.
 func (f *Factory) options(p Policy, h *hub) []grpc.DialOption {
 	builders := []resolver.Builder{
-		pushBuilder{Builder: dns.NewBuilder(), hub: h},
+		pushBuilder{Builder: resolver.Get(schemeDNS), hub: h},
 		pushBuilder{Builder: staticBuilder{}, hub: h},
 	}
 	if f.p.Resolver != nil {

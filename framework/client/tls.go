@@ -37,7 +37,7 @@ func (c namedCredentials) ClientHandshake(ctx context.Context, _ string, conn ne
 // Info implements [credentials.TransportCredentials]; it names no server, so that gRPC keeps the authority it was given.
 func (c namedCredentials) Info() credentials.ProtocolInfo {
 	info := c.TransportCredentials.Info()
-	info.ServerName = ""
+	info.ServerName = "" //nolint:staticcheck // deprecated to set, but gRPC still reads it and compares it with the authority
 	return info
 }
 
