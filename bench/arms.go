@@ -205,8 +205,10 @@ func roundRobin() grpc.DialOption {
 func plaintext() grpc.DialOption { return grpc.WithTransportCredentials(insecure.NewCredentials()) }
 
 // connectNewsvc starts a caller and waits until it knows n instances of the service.
-func connectNewsvc(ctx context.Context, endpoint string, n int) (*newsvcProcess, grpc.ClientConnInterface, error) {
-	p, err := startNewsvc(ctx, caller, newsvcConfig(endpoint), nil, service)
+func connectNewsvc(ctx context.Context, r role, n int) (*newsvcProcess, grpc.ClientConnInterface, error) {
+	c := newsvcConfig(r.Etcd)
+	c.ClientDefaults.HealthCheck = !r.NoHealth
+	p, err := startNewsvc(ctx, caller, c, nil, service)
 	if err != nil {
 		return nil, nil, err
 	}

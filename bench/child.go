@@ -41,6 +41,8 @@ type role struct {
 	Arm   string   `json:"arm,omitempty"`
 	Etcd  string   `json:"etcd,omitempty"`
 	Addrs []string `json:"addrs,omitempty"`
+	// NoHealth switches the client's health checks off.
+	NoHealth bool `json:"no_health,omitempty"`
 	// Profile is a directory for profiles of CPU and allocations; empty for none.
 	Profile string `json:"profile,omitempty"`
 }

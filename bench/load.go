@@ -26,7 +26,7 @@ type clientRole struct {
 
 func startClient(ctx context.Context, r role) (handler, string, error) {
 	if r.Arm == armNewsvc {
-		p, conn, err := connectNewsvc(ctx, r.Etcd, len(r.Addrs))
+		p, conn, err := connectNewsvc(ctx, r, len(r.Addrs))
 		if err != nil {
 			return nil, "", err
 		}

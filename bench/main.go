@@ -20,14 +20,15 @@ import (
 
 // settings are the flags.
 type settings struct {
-	slices  int
-	slice   time.Duration
-	callers int
-	servers int
-	samples int
-	pause   time.Duration
-	profile string
-	out     io.Writer
+	slices   int
+	slice    time.Duration
+	callers  int
+	servers  int
+	samples  int
+	pause    time.Duration
+	profile  string
+	noHealth bool
+	out      io.Writer
 }
 
 func main() {
@@ -49,7 +50,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.IntVar(&s.callers, "callers", 64, "concurrent callers")
 	fs.IntVar(&s.servers, "servers", 3, "server processes per arm")
 	fs.IntVar(&s.samples, "samples", 100, "joins and leaves per arm; 0 leaves propagation out, 500 is what the design asks for")
-	fs.DurationVar(&s.pause, "pause", 100*time.Millisecond, "quiet time before each join and leave, varied by half")
+	fs.DurationVar(&s.pause, "pause", 100*time.Millisecond, "quiet time before a leave, varied by half; before a join up to half of it")
+	fs.BoolVar(&s.noHealth, "no-health-check", false, "let newsvc's client not follow the health of instances, as bare gRPC does not")
 	fs.StringVar(&s.profile, "profile", "", "directory for profiles of all processes; they cost a little speed")
 	if err := fs.Parse(args); err != nil {
 		return 2

@@ -29,7 +29,7 @@ const (
 
 // propagation measures how fast a change in etcd reaches the calls, prints a table and returns what the last line says.
 func (s settings) propagation(ctx context.Context, etcd string) (line string, err error) {
-	c, err := spawn(ctx, role{Kind: kindPropagation, Etcd: etcd})
+	c, err := spawn(ctx, role{Kind: kindPropagation, Etcd: etcd, NoHealth: s.noHealth})
 	if err != nil {
 		return "", err
 	}
@@ -93,7 +93,7 @@ func startPropagation(ctx context.Context, r role) (handler, string, error) {
 	if err := p.startNaming(ctx, r.Etcd); err != nil {
 		return nil, "", firstError(err, p.close())
 	}
-	if err := p.startNewsvc(ctx, r.Etcd); err != nil {
+	if err := p.startNewsvc(ctx, r); err != nil {
 		return nil, "", firstError(err, p.close())
 	}
 	return p, "", nil
@@ -139,10 +139,10 @@ func (p *propagationRole) startNaming(ctx context.Context, etcd string) error {
 }
 
 // startNewsvc is our arm, with both default chains. Keys are written by hand, as those of the other arm are.
-func (p *propagationRole) startNewsvc(ctx context.Context, etcd string) error {
+func (p *propagationRole) startNewsvc(ctx context.Context, r role) error {
 	a := &joinArm{}
 	for i := range 4 {
-		s, err := startNewsvc(ctx, service, newsvcConfig(etcd), echo{name: serverName(i)})
+		s, err := startNewsvc(ctx, service, newsvcConfig(r.Etcd), echo{name: serverName(i)})
 		if err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (p *propagationRole) startNewsvc(ctx context.Context, etcd string) error {
 			return err
 		}
 	}
-	caller, conn, err := connectNewsvc(ctx, etcd, 3)
+	caller, conn, err := connectNewsvc(ctx, r, 3)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (p *propagationRole) handle(ctx context.Context, c command) (answer, error)
 
 // sample lets the server come and go once. Times are counted from the event that an onlooker gets.
 func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sightings, events clientv3.WatchChan, pause time.Duration) (join, leave time.Duration, err error) {
-	if err := wait(ctx, pause/2+rand.N(pause)); err != nil {
+	if err := wait(ctx, rand.N(pause/2)); err != nil { // the end of the last leave was quiet already
 		return 0, 0, err
 	}
 	before := seen.count.Load()

@@ -67,7 +67,7 @@ func (s settings) startArm(ctx context.Context, name, etcd string) (*arm, error)
 		addrs = append(addrs, c.hello.Addr)
 	}
 	var err error
-	a.client, err = spawn(ctx, role{Kind: kindClient, Arm: name, Etcd: etcd, Addrs: addrs, Profile: s.profile})
+	a.client, err = spawn(ctx, role{Kind: kindClient, Arm: name, Etcd: etcd, Addrs: addrs, NoHealth: s.noHealth, Profile: s.profile})
 	if err != nil {
 		return nil, firstError(err, a.end())
 	}
