@@ -36,20 +36,21 @@ type hold struct {
 	overdue  *time.Timer // fires when acks are missing
 
 	// The key.
-	stored *mvccpb.KeyValue // what is believed to be in etcd; nil means no key
-	sure   bool             // whether there is reason to believe so
-	check  *time.Timer      // when to look next
-	own    *stream          // tells what others do to the key
-	since  int64            // the revision that own began after
-	events clientv3.WatchChan
-	bo     *backoff.Backoff
+	stored  *mvccpb.KeyValue // what is believed to be in etcd; nil means no key
+	sure    bool             // whether there is reason to believe so
+	missing bool             // it was not announced by us when it was last looked at; to find it in order again is an announcement
+	check   *time.Timer      // when to look next
+	own     *stream          // tells what others do to the key
+	since   int64            // the revision that own began after
+	events  clientv3.WatchChan
+	bo      *backoff.Backoff
 }
 
 func newHold(g *registration, lease clientv3.LeaseID, ttl time.Duration) *hold {
 	return &hold{
 		g: g, lease: lease, ttl: ttl, stopAcks: func() {}, overdue: time.NewTimer(time.Hour), check: time.NewTimer(0),
-		sure: true, // a key that is there against expectation costs one more call
-		bo:   backoff.New(min(100*time.Millisecond, g.r.opt.Timing.RetryMax), g.r.opt.Timing.RetryMax),
+		missing: true, sure: true, // a key that is there against expectation costs one more call
+		bo: backoff.New(min(100*time.Millisecond, g.r.opt.Timing.RetryMax), g.r.opt.Timing.RetryMax),
 	}
 }
 

@@ -56,7 +56,7 @@ func (h *hold) put(ctx context.Context) error {
 		what, holder := h.judge(cur, value)
 		switch what {
 		case keep:
-			h.done(ctx, cur, revision, version, false)
+			h.done(ctx, cur, revision, version)
 			return nil
 		case yield:
 			h.stored, h.sure = cur, false
@@ -64,7 +64,8 @@ func (h *hold) put(ctx context.Context) error {
 			h.watch(ctx, revision)
 			return nil
 		}
-		before := cur
+		// Noted before the write: its answer may get lost, and the next look then finds the key in order.
+		h.missing = h.missing || cur == nil || clientv3.LeaseID(cur.Lease) != h.lease
 		var written bool
 		if cur, revision, written, err = h.write(ctx, cur, value); err != nil || !written {
 			continue // cur is what somebody else wrote meanwhile
@@ -72,7 +73,7 @@ func (h *hold) put(ctx context.Context) error {
 		if what == takeOver {
 			h.g.log.Info("took the address over from another process", zap.String("former_incarnation", holder.Incarnation))
 		}
-		h.done(ctx, cur, revision, version, before == nil || clientv3.LeaseID(before.Lease) != h.lease)
+		h.done(ctx, cur, revision, version)
 		return nil
 	}
 	if err == nil {
@@ -82,9 +83,10 @@ func (h *hold) put(ctx context.Context) error {
 	return err
 }
 
-func (h *hold) done(ctx context.Context, cur *mvccpb.KeyValue, revision int64, version int, anew bool) {
+func (h *hold) done(ctx context.Context, cur *mvccpb.KeyValue, revision int64, version int) {
 	h.stored, h.sure = cur, true
-	h.g.up(version, anew)
+	h.g.up(version, h.missing)
+	h.missing = false
 	h.watch(ctx, revision)
 }
 
