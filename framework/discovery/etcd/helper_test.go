@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -290,6 +291,7 @@ type proxy struct {
 	target   string
 	wg       sync.WaitGroup
 
+	deaf  atomic.Bool // what etcd answers is lost; end it with a cut
 	mu    sync.Mutex
 	cut   bool
 	conns map[net.Conn]struct{}
@@ -352,8 +354,21 @@ func (p *proxy) serve(client net.Conn) {
 	defer p.drop(server)
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
-	wg.Go(func() { _, _ = io.Copy(client, server); _ = client.Close() })
+	wg.Go(func() { _, _ = io.Copy(answers{p, client}, server); _ = client.Close() })
 	wg.Wait()
+}
+
+// answers hands on what etcd says, unless the client is to hear nothing.
+type answers struct {
+	p *proxy
+	w io.Writer
+}
+
+func (a answers) Write(b []byte) (int, error) {
+	if a.p.deaf.Load() {
+		return len(b), nil
+	}
+	return a.w.Write(b)
 }
 
 func (p *proxy) add(c net.Conn) bool {

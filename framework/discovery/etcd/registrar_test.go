@@ -388,3 +388,38 @@ func TestManyRegistrationsShareOneStream(t *testing.T) {
 		t.Errorf("keys after Close: %v", keys)
 	}
 }
+
+func TestLostAnswersLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
+	f := newOwnFixture(t, devetcd.Config{})
+	if _, err := f.cli.Get(f.ctx(), "x"); err != nil { // there is a connection
+		t.Fatal(err)
+	}
+	f.proxy.deaf.Store(true)
+	reg, err := f.registrar().Register(f.ctx(), *discoverytest.Instance("user", addr1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("the lease that we do not hear of", func() bool { return len(f.leases()) == 1 })
+	lease := f.leases()[0].ID
+	f.proxy.setCut(true)
+	f.proxy.deaf.Store(false)
+	f.proxy.setCut(false)
+	st := f.await(reg, "it to be up", inState(discovery.RegistrationUp))
+	if l, _ := f.get(f.key("user", addr1)); l != lease || st.Count != 1 {
+		t.Errorf("key hangs on %x and the count is %d, want %x and 1", l, st.Count, lease)
+	}
+	f.proxy.deaf.Store(true)
+	ctx, cancel := context.WithTimeout(f.ctx(), 200*time.Millisecond)
+	defer cancel()
+	if err := reg.Close(ctx); err == nil {
+		t.Error("Close = nil though etcd's answer was lost")
+	}
+	f.proxy.setCut(true)
+	f.proxy.deaf.Store(false)
+	f.proxy.setCut(false)
+	f.close(reg) // goes on where it was
+	if keys, leases := f.keys(), f.leases(); len(keys)+len(leases) != 0 {
+		t.Errorf("after Close there are keys %v and leases %v", keys, leases)
+	}
+}
