@@ -54,8 +54,8 @@ type bareServer struct {
 	served chan error
 }
 
-func startBare(impl echov1.EchoServiceServer) (*bareServer, string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func startBare(ctx context.Context, impl echov1.EchoServiceServer) (*bareServer, string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, "", err
 	}
@@ -174,7 +174,7 @@ func (p *newsvcProcess) close() error {
 
 func startServer(ctx context.Context, r role) (handler, string, error) {
 	if r.Arm != armNewsvc {
-		return startBare(echo{})
+		return startBare(ctx, echo{})
 	}
 	p, err := startNewsvc(ctx, service, newsvcConfig(r.Etcd), echo{})
 	if err != nil {

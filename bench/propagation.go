@@ -112,7 +112,7 @@ func (p *propagationRole) startNaming(ctx context.Context, etcd string) error {
 	}
 	a := &joinArm{}
 	for i := range 4 {
-		b, addr, err := startBare(echo{name: serverName(i)})
+		b, addr, err := startBare(ctx, echo{name: serverName(i)})
 		if err != nil {
 			return err
 		}
@@ -289,10 +289,7 @@ func (s *sightings) call(ctx context.Context, client echov1.EchoServiceClient) e
 	for ctx.Err() == nil {
 		begin := time.Now()
 		resp, err := client.Echo(ctx, req, grpc.WaitForReady(true))
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("a call failed: %w", err)
 		}
 		if resp.GetServer() == joiner {

@@ -105,10 +105,9 @@ func (e *exporter) Shutdown(ctx context.Context) error {
 }
 
 // abort ends exports that are still under way and waits until the SDK has let go; after an orderly end that is at once.
-func (e *exporter) abort() error {
+func (e *exporter) abort() {
 	e.stop(fmt.Errorf("export to %q: out of time; spans were lost", e.endpoint))
 	<-e.done
-	return nil
 }
 
 // resourceOf has no schema, so that what the environment adds to it cannot contradict.

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"errors"
+	"maps"
 	"runtime"
 	"strings"
 	"sync"
@@ -37,7 +38,7 @@ func buckets() []float64 {
 	return []float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 }
 
-// statusNames are the values of grpc_status, by code.
+// statusName is the value of grpc_status.
 func statusName(c codes.Code) string {
 	names := [...]string{
 		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -171,9 +172,7 @@ func (c *calls) add(fullMethod string, vouched bool) *method {
 		return m
 	}
 	next := make(map[string]*method, len(old)+1)
-	for k, v := range old {
-		next[k] = v
-	}
+	maps.Copy(next, old)
 	m := c.bind(strings.TrimPrefix(fullMethod, "/"))
 	next[fullMethod] = m
 	c.known.Store(&next)
@@ -206,9 +205,7 @@ func (c *calls) bind(name string) *method {
 		return m
 	}
 	m.labels = prometheus.Labels{labelMethod: name}
-	for k, v := range c.extra {
-		m.labels[k] = v
-	}
+	maps.Copy(m.labels, c.extra)
 	m.inFlight = c.inFlight.With(m.labels)
 	return m
 }
@@ -244,9 +241,7 @@ func (m *method) observer(code codes.Code) *observer {
 		return o
 	}
 	labels := prometheus.Labels{labelStatus: statusName(code)}
-	for k, v := range m.labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, m.labels)
 	h := m.durations.With(labels)
 	o := &observer{Observer: h}
 	o.exemplar, _ = h.(prometheus.ExemplarObserver)

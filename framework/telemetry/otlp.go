@@ -83,11 +83,10 @@ func (u *uploader) overGRPC(cfg TracesConfig, tlsConfig *tls.Config) error {
 	if err != nil {
 		return err
 	}
+	headers := metadata.New(cfg.Headers)
 	u.stop = conn.Close
 	u.send = func(ctx context.Context, data *tracepb.TracesData) ([]byte, error) {
-		for k, v := range cfg.Headers {
-			ctx = metadata.AppendToOutgoingContext(ctx, k, v)
-		}
+		ctx = metadata.NewOutgoingContext(ctx, headers)
 		// TracesData has the encoding of ExportTraceServiceRequest; the package of the latter brings grpc-gateway along.
 		var answer emptypb.Empty
 		err := conn.Invoke(ctx, exportMethod, data, &answer, grpc.WaitForReady(true))

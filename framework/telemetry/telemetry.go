@@ -11,7 +11,6 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -170,7 +169,7 @@ func (t *Telemetry) Close(ctx context.Context) error {
 		}
 		err := t.sdk.Shutdown(ctx)
 		if t.exporter != nil {
-			err = errors.Join(err, t.exporter.abort())
+			t.exporter.abort()
 		}
 		if err != nil {
 			t.closeErr = fmt.Errorf("export the last spans: %w", err)
