@@ -18,6 +18,8 @@ SOAK_PACKAGES ?= ./framework/discovery/... ./framework/grpcresolver/...
 SOAK_COUNT ?= 20
 # Rounds begin until this many minutes have passed; 0: one round.
 SOAK_MINUTES ?= 0
+# Where make generate writes.
+GENERATED := proto third_party templates/gomod
 # What make breaking compares with.
 AGAINST ?= main
 
@@ -66,15 +68,16 @@ arch: ## the house rules of framework/internal/archtest
 	go test ./framework/internal/archtest
 
 .PHONY: generate
-generate: ## write third_party and all generated Go anew
+generate: ## write third_party, all generated Go and the go.mod of created projects anew
 	go run -C tools/gen ./thirdparty -root ../..
 	$(BUF) generate
+	go run ./cmd/newsvc/internal/scaffold/gomod
 
 .PHONY: check-generate
 check-generate: generate ## fail when generated files are not what generate writes
-	@changed=$$(git status --porcelain -- proto third_party); \
+	@changed=$$(git status --porcelain -- $(GENERATED)); \
 	if [[ -n $$changed ]]; then \
-		git --no-pager diff -- proto third_party | head -n 100; \
+		git --no-pager diff -- $(GENERATED) | head -n 100; \
 		echo "generated files differ from what make generate writes; run it and commit:"; echo "$$changed"; exit 1; \
 	fi
 

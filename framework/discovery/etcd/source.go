@@ -67,7 +67,9 @@ func (s *Source) Watch(ctx context.Context, service string, yield func(discovery
 			return context.Cause(ctx)
 		}
 		for _, u := range f.box.take() {
-			yield(u)
+			if ctx.Err() == nil {
+				yield(u)
+			}
 		}
 	}
 }
