@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,6 +37,8 @@ type child struct {
 	env     []string
 	out     *output
 	changed func() // called when the instance became ready or went away
+
+	finished atomic.Bool // it exited with 0 and is not started again
 }
 
 // keep runs the child until ctx ends, and again whenever it dies; one that exits with 0 has finished. It returns when
@@ -49,6 +52,8 @@ func (c *child) keep(ctx context.Context) error {
 			return nil //nolint:nilerr // it was told to stop
 		}
 		if err == nil {
+			c.finished.Store(true)
+			c.changed()
 			c.out.say(c.label, "finished (exit status 0); it is not started again")
 			return nil
 		}

@@ -4,6 +4,7 @@
 package dev
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/framework/discovery"
@@ -119,16 +121,40 @@ func (o *options) check() error {
 	if err := discovery.CheckPrefix(o.prefix); err != nil {
 		return &problem.Error{Exit: problem.Usage, What: "--prefix: " + err.Error(), Err: err}
 	}
-	if r, err := ReadRecord(RecordPath(o.root)); err == nil && r.PID != os.Getpid() {
-		return &problem.Error{
-			Exit: problem.Environment, What: fmt.Sprintf("newsvc dev runs here already (pid %d)", r.PID),
-			At: RecordPath(o.root), Fix: fmt.Sprintf("kill -INT %d", r.PID),
-		}
-	}
 	for _, dir := range []string{"bin", "run"} {
 		if err := os.MkdirAll(filepath.Join(o.root, stateDir, dir), 0o755); err != nil {
 			return &problem.Error{Exit: problem.Environment, What: err.Error(), Err: err}
 		}
 	}
 	return nil
+}
+
+// lock makes sure that one newsvc dev runs in this directory; the system lets go of it when the process ends, however
+// it ends. The file tells who holds it.
+func (o *options) lock() (unlock func() error, err error) {
+	path := filepath.Join(o.root, stateDir, "dev.lock")
+	f, err := fileutil.TryLockFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fileutil.ErrLocked) {
+		holder, _ := os.ReadFile(path) // empty for the blink of an eye in which it was just taken
+		pid := strings.TrimSpace(string(holder))
+		return nil, &problem.Error{
+			Exit: problem.Environment, What: fmt.Sprintf("newsvc dev runs here already (pid %s)", pid),
+			At: RecordPath(o.root), Fix: "kill -INT " + pid,
+		}
+	}
+	if err == nil {
+		if err = f.Truncate(0); err == nil {
+			_, err = fmt.Fprintln(f, os.Getpid())
+		}
+		err = errors.Join(err, emptied(filepath.Join(o.root, stateDir, "run")))
+	}
+	if err != nil {
+		return nil, &problem.Error{Exit: problem.Environment, What: err.Error(), At: path, Err: err}
+	}
+	return f.Close, nil
+}
+
+// emptied removes the files of an earlier run, which nobody but us uses now.
+func emptied(dir string) error {
+	return errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755))
 }

@@ -31,6 +31,11 @@ func (o *options) run(ctx context.Context, out *output) (err error) {
 	if err := o.check(); err != nil {
 		return err
 	}
+	unlock, err := o.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	out.width = len("newsvc")
 	for _, s := range services {
 		out.width = max(out.width, len(s.name)+2)
@@ -110,7 +115,8 @@ func (o *options) children(services []service, binaries map[string]string, etcd 
 				label = fmt.Sprintf("%s.%d", s.name, i+1)
 			}
 			out.width = max(out.width, len(label))
-			ready := filepath.Join(o.root, stateDir, "run", fmt.Sprintf("%s.%d.json", s.name, i+1))
+			// Not the file of an earlier run, which a process left over from there would remove when it ends.
+			ready := filepath.Join(o.root, stateDir, "run", fmt.Sprintf("%s.%d.%d.json", s.name, i+1, os.Getpid()))
 			all = append(all, &child{
 				service: s, label: label, binary: binaries[s.name], ready: ready, out: out,
 				env: append(environment(s, etcd, o.prefix), "NEWSVC_READY_FILE="+ready),
@@ -123,6 +129,9 @@ func (o *options) children(services []service, binaries map[string]string, etcd 
 // keep runs all children and keeps the record, until ctx ends and the last child is gone.
 func (o *options) keep(ctx context.Context, services []service, children []*child, etcd []string, out *output) error {
 	change := make(chan struct{}, 1)
+	change <- struct{}{} // perhaps there is nothing to wait for
+	life, end := context.WithCancel(ctx)
+	defer end()
 	var g errgroup.Group
 	for _, c := range children {
 		c.changed = func() {
@@ -131,7 +140,7 @@ func (o *options) keep(ctx context.Context, services []service, children []*chil
 			default: // a look is due already
 			}
 		}
-		g.Go(func() error { return c.keep(ctx) })
+		g.Go(func() error { return c.keep(life) })
 	}
 	record := Record{Version: 1, PID: os.Getpid(), Root: o.root, Etcd: RecordEtcd{Endpoints: etcd, Prefix: o.prefix}}
 	err := o.follow(ctx, record, services, children, change, out)
@@ -141,10 +150,11 @@ func (o *options) keep(ctx context.Context, services []service, children []*chil
 	if ctx.Err() != nil {
 		out.say("newsvc", "stopping: calls may finish; Ctrl-C again does not wait")
 	}
+	end() // without a record nobody finds them
 	return errors.Join(err, g.Wait())
 }
 
-// follow writes the record once everything serves and after each change from then on.
+// follow writes the record once everything serves, or has finished, and after each change from then on.
 func (o *options) follow(ctx context.Context, record Record, services []service, children []*child, change <-chan struct{}, out *output) error {
 	complete := false
 	for {
@@ -153,20 +163,22 @@ func (o *options) follow(ctx context.Context, record Record, services []service,
 			return nil
 		case <-change:
 		}
-		serving := 0
+		due := len(children)
 		record.Services = make(map[string]RecordService, len(services))
 		for _, s := range services {
 			record.Services[s.name] = RecordService{Instances: []RecordInstance{}}
 		}
 		for _, c := range children {
 			if inst, ok := c.instance(); ok {
-				serving++
+				due--
 				s := record.Services[c.service.name]
 				s.Instances = append(s.Instances, inst)
 				record.Services[c.service.name] = s
+			} else if c.finished.Load() {
+				due--
 			}
 		}
-		if serving < len(children) && !complete {
+		if due > 0 && !complete {
 			continue
 		}
 		if err := record.write(); err != nil {
@@ -193,7 +205,9 @@ func announce(r Record, services []service, out *output) {
 				where = append(where, fmt.Sprintf("pid %d", i.PID))
 			}
 		}
-		out.say(s.name, "serving at "+strings.Join(where, ", "))
+		if len(where) > 0 {
+			out.say(s.name, "serving at "+strings.Join(where, ", "))
+		}
 	}
 	out.say("newsvc", "everything serves; Ctrl-C stops it")
 }
