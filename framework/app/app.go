@@ -17,6 +17,7 @@ package app
 
 import (
 	"context"
+	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -26,7 +27,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/newsvc/newsvc/framework/config"
-	"github.com/newsvc/newsvc/framework/internal/closers"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
@@ -44,21 +44,32 @@ type Clients = stack.Clients
 // Dev is true under newsvc dev; constructors may ask for it.
 type Dev bool
 
-// Module is everything that Run puts into Fx, for programs that own their fx.New. List it last. The configuration is
-// read from the process as Run does it; supply an *[Environment] to change that.
+// Module is everything that Run puts into Fx, for programs that own their fx.New. List it last, and not within an
+// fx.Module. The configuration is read from the process as Run does it; supply an *[Environment] to change that. Fx's own
+// limits hold: give fx.StopTimeout 15 s more than app.stop_timeout, or hooks are skipped.
 func Module(service string, opts ...fx.Option) fx.Option {
+	if err := checkClients(opts); err != nil {
+		return fx.Error(err)
+	}
+	f := &failed{}
 	return fx.Options(
+		fx.ErrorHook(f),
 		// Listed first: the invokes of the first module run before all others, so that the configuration is checked
 		// and questions are answered before the first constructor of the service.
 		fx.Module("newsvc",
 			fx.Provide(
-				func(p bootParams) (*boot, error) { return newBoot(service, p) },
-				func(b *boot) (*config.Config, *zap.Logger, *closers.Set) { return b.settings, b.log, &b.closers },
+				func(p bootParams) (*boot, error) {
+					var err error
+					f.boot, err = newBoot(service, p)
+					return f.boot, err
+				},
+				func(b *boot) (*config.Config, *zap.Logger) { return b.settings, b.log },
 				newStack,
 				provided,
+				func(s *stack.Stack) (*clientv3.Client, error) { return s.NeedEtcd() },
 			),
 			fx.Invoke(func(*boot) {}),
-			fx.Invoke(func(lc fx.Lifecycle, b *boot, s *stack.Stack) { lc.Append(connectHook(b, s)) }),
+			fx.Invoke(connect),
 		),
 		fx.Options(opts...),
 		// A root invoke runs after those of all modules: what it starts is started last and stopped first.
@@ -70,6 +81,7 @@ func Module(service string, opts ...fx.Option) fx.Option {
 type stackParams struct {
 	fx.In
 	Boot    *boot
+	Down    fx.Shutdowner
 	Options []serverOption `group:"newsvc.server"`
 }
 
@@ -79,18 +91,20 @@ func newStack(p stackParams) (*stack.Stack, error) {
 	for _, o := range p.Options {
 		opts = append(opts, o.option)
 	}
-	return stack.New(stack.Params{
+	var err error
+	b.down = p.Down
+	b.stack, err = stack.New(stack.Params{
 		Service: b.service, Version: b.env.Version, Config: b.config, Settings: b.settings, Callees: b.callees,
 		Serves: b.serves, ServerOptions: opts, Log: b.log, Level: b.level,
-		Process: b.env.Process, Replace: b.env.Replace,
+		Process: b.env.Process, Replace: b.env.Replace, Failed: b.partFailed,
 	})
+	return b.stack, err
 }
 
 // provisions is what the stack offers to constructors.
 type provisions struct {
 	fx.Out
 	Clients  *stack.Clients
-	Etcd     *clientv3.Client
 	Source   stack.Source
 	Metrics  prometheus.Registerer
 	Tracer   trace.TracerProvider
@@ -100,7 +114,7 @@ type provisions struct {
 
 func provided(b *boot, s *stack.Stack) provisions {
 	p := provisions{
-		Clients: s.Clients(), Etcd: s.Etcd(), Source: s.Source(),
+		Clients: s.Clients(), Source: s.Source(),
 		Metrics: s.Telemetry().Registerer(), Tracer: s.Telemetry().TracerProvider(),
 		Draining: func(context.Context) <-chan struct{} { return nil }, Dev: Dev(b.env.Process.Dev),
 	}
@@ -110,13 +124,20 @@ func provided(b *boot, s *stack.Stack) provisions {
 	return p
 }
 
-// connectHook comes before all hooks of the service: its start connects to the callees, its stop closes what was
-// provided, the connections, etcd and telemetry after everything else has stopped.
-func connectHook(b *boot, s *stack.Stack) fx.Hook {
-	return fx.Hook{
-		OnStart: s.Connect,
-		OnStop:  func(ctx context.Context) error { return b.end(ctx, s) },
-	}
+// connect appends a hook before all hooks of the service: its start connects to the callees, its stop closes what was
+// provided, the connections, etcd and telemetry after everything else has stopped. Fx does not stop a hook that did not
+// start.
+func connect(lc fx.Lifecycle, b *boot, s *stack.Stack) {
+	own(lc, fx.Hook{
+		OnStart: func(ctx context.Context) error {
+			err := s.Connect(ctx)
+			if err != nil {
+				err = errors.Join(err, b.close())
+			}
+			return err
+		},
+		OnStop: func(context.Context) error { return b.close() },
+	})
 }
 
 // serveParams is everything that is served, checked or run.
@@ -125,7 +146,6 @@ type serveParams struct {
 	Boot     *boot
 	Stack    *stack.Stack
 	LC       fx.Lifecycle
-	Down     fx.Shutdowner
 	Bindings []binding `group:"newsvc.bindings"`
 	Handlers []handler `group:"newsvc.handlers"`
 	Workers  []worker  `group:"newsvc.workers"`
@@ -137,16 +157,17 @@ func serve(p serveParams) error {
 	for _, b := range p.Bindings {
 		b.register(grpc.ServiceRegistrar(p.Stack.Server()))
 	}
-	if err := oneHandler(p.Handlers); err != nil {
-		return err
-	}
 	for _, h := range p.Handlers {
-		p.Stack.Handle(h.Handler)
+		if err := p.Stack.Handle(h.where, h.Handler); err != nil {
+			return err
+		}
 	}
 	for _, c := range p.Checks {
 		p.Stack.Readiness().Add(c.name, c.run)
 	}
-	r := &running{stack: p.Stack, workers: p.Workers, down: p.Down, boot: p.Boot}
-	p.LC.Append(fx.Hook{OnStart: r.start, OnStop: r.stop})
+	for _, w := range p.Workers {
+		p.Stack.Work(w.name, w.Run)
+	}
+	own(p.LC, fx.Hook{OnStart: p.Stack.Start, OnStop: p.Boot.drain})
 	return nil
 }

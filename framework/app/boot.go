@@ -1,39 +1,23 @@
 package app
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
-	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/fx"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/newsvc/newsvc/framework/config"
-	"github.com/newsvc/newsvc/framework/internal/closers"
+	"github.com/newsvc/newsvc/framework/internal/guard"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
 // Environment is everything an app takes from the process around it. [Run] fills it from the process; tests make one up
 // and supply it to Fx.
-type Environment struct {
-	// Sources is where the configuration is read.
-	Sources config.Sources
-	// Process is what else the environment says.
-	Process stack.Process
-	// Replace puts other parts in the place of the real ones.
-	Replace stack.Replace
-	// Version is the service's own version.
-	Version string
-	// Log is where the log is written.
-	Log zapcore.WriteSyncer
-	// Stdout takes the answers of Introspect.
-	Stdout io.Writer
-	// Introspect is NEWSVC_INTROSPECT: what to print instead of starting. Empty starts.
-	Introspect string
-}
+type Environment = stack.Environment
 
 // boot is what is known before the first constructor of the service runs.
 type boot struct {
@@ -45,10 +29,11 @@ type boot struct {
 	serves   bool
 	log      *zap.Logger
 	level    zap.AtomicLevel
-	closers  closers.Set
-
-	mu     sync.Mutex
-	failed error
+	stack    *stack.Stack // nil until it is built
+	down     fx.Shutdowner
+	told     sync.Once // why the process stops
+	closing  sync.Once
+	failed   guard.First // why the status is not 0
 }
 
 type bootParams struct {
@@ -56,23 +41,22 @@ type bootParams struct {
 	Env          *Environment  `optional:"true"`
 	Declarations []declaration `group:"newsvc.declarations"`
 	Dot          fx.DotGraph
-	Events       *events `optional:"true"`
+	Process      *process `optional:"true"`
 }
 
-// errAnswered ends the start after a question was answered.
-var errAnswered = errors.New("the question was answered")
+// ErrAnswered ends the start after the question in NEWSVC_INTROSPECT was answered. Run exits with 0 then; so should
+// programs that own their fx.New.
+var ErrAnswered = errors.New("the question was answered")
 
 func newBoot(service string, p bootParams) (*boot, error) {
 	b := &boot{service: service, env: p.Env}
 	if b.env == nil {
-		b.env = processEnvironment(service)
+		b.env = stack.FromProcess(service)
 	}
-	sections := b.declared(p.Declarations)
+	b.env = b.env.Filled()
+	own := b.declared(p.Declarations)
 	var err error
-	if b.settings, err = config.Load(b.env.Sources, sections...); err != nil {
-		return nil, err
-	}
-	if b.config, err = stack.ReadConfig(b.settings, b.callees); err != nil {
+	if b.settings, b.config, err = stack.LoadConfig(b.env.Sources, b.callees, own...); err != nil {
 		return nil, err
 	}
 	if b.env.Introspect != "" {
@@ -82,25 +66,22 @@ func newBoot(service string, p bootParams) (*boot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.Events != nil {
-		p.Events.use(b.log)
+	if p.Process != nil {
+		p.Process.booted(b)
 	}
 	return b, nil
 }
 
-// answer prints what NEWSVC_INTROSPECT asks for; its error is errAnswered when that worked.
+// answer prints what NEWSVC_INTROSPECT asks for; its error is ErrAnswered when that worked.
 func (b *boot) answer(dot string) error {
 	q := stack.Question{Ask: b.env.Introspect, Service: b.service, Settings: b.settings, Callees: b.callees, Serves: b.serves, Dot: dot}
-	out, err := q.Answer()
-	if err != nil {
+	if err := q.Print(b.env.Stdout); err != nil {
 		return err
 	}
-	enc := json.NewEncoder(b.env.Stdout)
-	enc.SetIndent("", "  ")
-	return errors.Join(errAnswered, enc.Encode(out))
+	return ErrAnswered
 }
 
-// declared collects callees and sections from the service's options.
+// declared collects what the service's options say; it returns the service's own sections.
 func (b *boot) declared(all []declaration) []config.Section {
 	var own []config.Section
 	for _, d := range all {
@@ -114,20 +95,52 @@ func (b *boot) declared(all []declaration) []config.Section {
 	}
 	slices.Sort(b.callees)
 	b.callees = slices.Compact(b.callees)
-	return append(stack.Sections(b.callees), own...)
+	return own
 }
 
-// fail remembers the first reason to exit with a status other than 0.
-func (b *boot) fail(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.failed == nil {
-		b.failed = err
+// partFailed ends the process when a listener or a worker fails by itself.
+func (b *boot) partFailed(err error) {
+	b.failed.Set(err)
+	if err := b.down.Shutdown(fx.ExitCode(1)); err != nil {
+		b.log.Error("could not ask the process to stop", zap.Error(err))
 	}
 }
 
-func (b *boot) failure() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.failed
+// drain has the stack's own budget, from a fresh context: Fx's is shared by all hooks.
+func (b *boot) drain(ctx context.Context) error {
+	err := b.stack.Drain(context.WithoutCancel(ctx))
+	if err != nil {
+		b.log.Error("not all work could be finished", zap.Error(err))
+		b.failed.Set(err)
+	}
+	return err
+}
+
+// closeTimeout is for all that is closed after the drain.
+const closeTimeout = 10 * time.Second
+
+// close closes what the service provided and the stack, once, with a budget of its own.
+func (b *boot) close() (err error) {
+	if b.stack == nil {
+		return nil
+	}
+	b.closing.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		if err = b.stack.Close(ctx); err != nil {
+			b.log.Error("not everything could be closed", zap.Error(err))
+			b.failed.Set(err)
+		}
+	})
+	return err
+}
+
+// failed is told of constructors and invokes that failed.
+type failed struct{ boot *boot }
+
+// HandleError implements [fx.ErrorHandler]: Fx runs no hooks then, so what was built is closed here.
+func (f *failed) HandleError(error) {
+	if f.boot != nil {
+		_ = f.boot.close() // it has been logged
+	}
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/internal/construct"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
@@ -61,37 +63,37 @@ func Client[C any](callee string, newClient func(grpc.ClientConnInterface) C, op
 // declared is an option that can be looked into before Fx sees it.
 type declared struct {
 	fx.Option
-	client, callee, where string
+	client, callee string // of app.Client
+	constructor    string // the name of a constructor
+	where          string
 }
 
 // checkClients finds two clients of one type and name among the options, which Fx would report without their callees.
-func checkClients(opts []fx.Option) error {
+func checkClients(opts []fx.Option) (err error) {
 	seen := make(map[string]declared)
-	var walk func(reflect.Value) error
-	walk = func(v reflect.Value) error {
-		for v.Kind() == reflect.Interface {
-			v = v.Elem()
-		}
-		if v.Kind() == reflect.Slice { // fx.Options is a slice of options
-			for i := range v.Len() {
-				if err := walk(v.Index(i)); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-		if !v.IsValid() || v.Type() != reflect.TypeFor[declared]() {
-			return nil
-		}
-		d := v.Interface().(declared)
-		if first, ok := seen[d.client]; ok {
-			return fmt.Errorf("%s: app.Client(%q): a client of the same type is made for %q at %s; tell them apart with app.Named(...) and app.Arg(...)",
+	construct.Walk(opts, func(d declared) {
+		first, twice := seen[d.client]
+		switch {
+		case d.client == "" || err != nil:
+		case twice:
+			err = fmt.Errorf("%s: app.Client(%q): a client of the same type is made for %q at %s; tell them apart with app.Named(...) and app.Arg(...)",
 				d.where, d.callee, first.callee, first.where)
+		default:
+			seen[d.client] = d
 		}
-		seen[d.client] = d
-		return nil
-	}
-	return walk(reflect.ValueOf(opts))
+	})
+	return err
+}
+
+// listed has, by the names of constructors, where they were listed.
+func listed(opts []fx.Option) map[string]string {
+	all := make(map[string]string)
+	construct.Walk(opts, func(d declared) {
+		if d.constructor != "" {
+			all[d.constructor] = d.where
+		}
+	})
+	return all
 }
 
 // Config declares a section of the service's own configuration and provides it, typed and validated, to constructors.
@@ -102,8 +104,13 @@ func Config[T any](section string, defaults T) fx.Option {
 	if stack.Reserved(section) {
 		return misuse("Config", fmt.Errorf("section %q is the framework's own; choose another name", section))
 	}
+	sec := config.Section{Path: section, Defaults: defaults}
+	// Values that the defaults lack are no misuse: files and environment bring them.
+	if _, err := config.Load(config.Sources{NoFile: true}, sec); err != nil && !errors.As(err, new(*config.Error)) {
+		return misuse("Config", err)
+	}
 	return fx.Options(
-		declare(declaration{where: where, section: &config.Section{Path: section, Defaults: defaults}}),
+		declare(declaration{where: where, section: &sec}),
 		fx.Provide(func(c *config.Config) (T, error) { return config.Get[T](c, section) }),
 	)
 }

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"reflect"
 
+	"go.uber.org/dig"
 	"go.uber.org/fx"
 
 	"github.com/newsvc/newsvc/framework/config"
-	"github.com/newsvc/newsvc/framework/internal/closers"
 	"github.com/newsvc/newsvc/framework/internal/construct"
+	"github.com/newsvc/newsvc/framework/stack"
 )
 
 // declaration is what an option says before anything is built: the configuration is loaded from all of them together,
@@ -36,7 +37,10 @@ func declare(d declaration) fx.Option {
 }
 
 // caller is the file:line of the code that called the exported function of this package.
-func caller() string { return construct.Caller("github.com/newsvc/newsvc/framework/app") }
+func caller() string {
+	const room = "github.com/newsvc/newsvc/framework/"
+	return construct.Caller(room+"app", room+"gateway/gatewayfx")
+}
 
 // argument says which named value a constructor's parameter takes, so that the constructor itself needs no tags.
 type argument struct {
@@ -78,9 +82,15 @@ func parse(fn any, t reflect.Type, args []ArgOption) (constructor, error) {
 		}
 		tags[arg.index] = fmt.Sprintf("name:%q", arg.name)
 	}
-	if len(args) > 0 {
-		c.tags = append(c.tags, fx.ParamTags(tags...))
+	if len(args) == 0 {
+		return c, nil
 	}
+	for i := range tags {
+		if dig.IsIn(f.In(i)) {
+			return constructor{}, fmt.Errorf("app.Arg: parameter %d of %s is a struct with fx.In; name its values with tags at the struct's fields instead", i, f.Name())
+		}
+	}
+	c.tags = append(c.tags, fx.ParamTags(tags...))
 	return c, nil
 }
 
@@ -95,11 +105,12 @@ func provide[T any](c constructor, turn func(made any) T, annotations ...fx.Anno
 // provide is the same for a type that only reflection knows. What the value offers as Close is remembered and called
 // after the drain.
 func (c constructor) provide(result reflect.Type, turn func(reflect.Value) reflect.Value, annotations ...fx.Annotation) fx.Option {
-	made := c.Adapt(c.where, result, reflect.TypeFor[*closers.Set](), func(made, all reflect.Value) reflect.Value {
-		all.Interface().(*closers.Set).Add(made.Interface())
+	made := c.Adapt(c.where, result, reflect.TypeFor[*stack.Stack](), func(made, s reflect.Value) reflect.Value {
+		s.Interface().(*stack.Stack).CloseLater(made.Interface())
 		return turn(made)
 	})
-	return fx.Provide(fx.Annotate(made, append(c.tags, annotations...)...))
+	annotated := construct.Locate(fx.Annotate(made, append(c.tags, annotations...)...), c.Func)
+	return declared{Option: fx.Provide(annotated), constructor: c.Name(), where: c.where}
 }
 
 // misuse reports a wrong argument of one of this package's functions.

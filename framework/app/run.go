@@ -1,22 +1,23 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
-	"runtime"
-	"runtime/debug"
-	"syscall"
 	"time"
 
 	"go.uber.org/dig"
 	"go.uber.org/fx"
+	"go.uber.org/fx/fxevent"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/internal/construct"
+	"github.com/newsvc/newsvc/framework/internal/loop"
 	"github.com/newsvc/newsvc/framework/internal/stopsignal"
 	"github.com/newsvc/newsvc/framework/stack"
 )
@@ -29,93 +30,100 @@ func Run(service string, opts ...fx.Option) {
 	os.Exit(run(service, opts))
 }
 
+// constructing is how long constructors, which have no context, may go on when the start is to end.
+const constructing = 5 * time.Second
+
 func run(service string, opts []fx.Option) int {
 	signalled, release := stopsignal.Watch(os.Exit)
 	defer release()
-	env := processEnvironment(service)
-	if err := checkClients(opts); err != nil {
-		return complain(os.Stderr, service, err)
+	p := &process{}
+	p.starting, p.giveUp = context.WithCancelCause(signalled)
+	defer p.giveUp(nil)
+	defer context.AfterFunc(signalled, func() { p.tell(signalled) })()
+	var fxApp *fx.App
+	var err error
+	// Fx would leave a start behind whose context ends, while it goes on; so it is given one that does not, and each
+	// hook is ended by itself.
+	built := loop.Start(context.Background(), func(context.Context) { fxApp = p.build(service, opts); err = fxApp.Err() })
+	select {
+	case <-built.Done():
+	case <-p.starting.Done():
+		patience, cancel := context.WithTimeout(context.Background(), constructing)
+		defer cancel()
+		if built.Join(patience) != nil {
+			return complain(os.Stderr, service, fmt.Errorf("%w; and a constructor does not return", context.Cause(p.starting)), opts)
+		}
 	}
-	var b *boot
-	ev := &events{}
-	fxApp := fx.New(
-		fx.WithLogger(ev.logger),
-		fx.Supply(env, ev),
+	if err != nil {
+		return complain(os.Stderr, service, err, opts)
+	}
+	b := p.boot.Load()
+	defer func() { _ = b.log.Sync() }() // terminals can't be synced, which is nobody's fault
+	return p.live(signalled, fxApp, func(err error) int { return complain(os.Stderr, service, err, opts) })
+}
+
+// build makes the app, which runs all constructors.
+func (p *process) build(service string, opts []fx.Option) *fx.App {
+	return fx.New(
+		fx.Logger(log.New(io.Discard, "", 0)), // taken where the other can't be made: wrong wiring, which complain explains
+		fx.WithLogger(func() fxevent.Logger { return p }),
+		fx.Supply(stack.FromProcess(service), p),
+		fx.Decorate(p.lifecycle),
 		fx.RecoverFromPanics(),
 		Module(service, opts...),
-		fx.Populate(&b),
 	)
-	if err := fxApp.Err(); err != nil {
-		return complain(os.Stderr, service, err)
+}
+
+// live starts what was built, waits for the end and stops it; it returns the exit status.
+func (p *process) live(signalled context.Context, app *fx.App, complain func(error) int) int {
+	b, status := p.boot.Load(), 0
+	err := app.Start(context.Background()) // each hook is bounded
+	if err == nil {
+		status = b.wait(signalled, app)
 	}
-	defer flush(b.log)
-	status := 0
-	start, cancel := context.WithTimeout(signalled, b.config.App.StartTimeout)
-	defer cancel()
-	if err := fxApp.Start(start); err != nil && signalled.Err() == nil {
-		return complain(os.Stderr, service, err)
-	} else if err == nil {
-		status = wait(signalled, fxApp, b.log)
-	}
-	// Every part of the stop has a budget of its own; this bounds their sum.
-	stop, cancelStop := context.WithTimeout(context.Background(), b.config.App.StopTimeout+2*endTimeout+5*time.Second)
-	defer cancelStop()
-	err := errors.Join(fxApp.Stop(stop), b.failure())
-	if err != nil {
-		b.log.Error("stopped, but not cleanly", zap.Error(err))
+	p.tell(signalled)
+	stopErr := errors.Join(app.Stop(context.Background()), b.close()) // these, too
+	switch {
+	case err != nil && signalled.Err() == nil:
+		return complain(err)
+	case stopErr != nil || b.failed.Err() != nil:
+		b.log.Error("stopped, but not cleanly", zap.Error(cmp.Or(b.failed.Err(), stopErr)))
 		return 1
 	}
 	b.log.Info("stopped")
 	return status
 }
 
-// flush writes out the log; terminals can't be synced, which is nobody's fault.
-func flush(log *zap.Logger) { _ = log.Sync() }
-
 // wait returns when the process is asked to stop, by a signal or from within, with the exit status that whoever asked
 // from within wants. Fx catches some of the signals too and may be heard first.
-func wait(signalled context.Context, app *fx.App, log *zap.Logger) int {
+func (b *boot) wait(signalled context.Context, app *fx.App) int {
 	select {
 	case asked := <-app.Wait():
-		log.Info("stopping", zap.Stringer("reason", asked.Signal), zap.Int("status", asked.ExitCode))
+		b.told.Do(func() {
+			b.log.Info("stopping", zap.Stringer("reason", asked.Signal), zap.Int("status", asked.ExitCode))
+		})
 		return asked.ExitCode
 	case <-signalled.Done():
+		return 0
 	}
-	cause := context.Cause(signalled)
-	log.Info("stopping", zap.String("reason", cause.Error()))
-	if sig := (stopsignal.Error{}); errors.As(cause, &sig) && sig.Signal == syscall.SIGQUIT {
-		stacks := make([]byte, 4<<20)
-		log.Warn("goroutine stacks", zap.ByteString("stacks", stacks[:runtime.Stack(stacks, true)]))
+}
+
+// tell logs, once, which signal ended the process.
+func (p *process) tell(signalled context.Context) {
+	if b := p.boot.Load(); b != nil && signalled.Err() != nil {
+		b.told.Do(func() { stopsignal.Log(signalled, b.log) })
 	}
-	return 0
 }
 
 // complain writes why the process does not start: the root cause first, since Fx wraps it in the path that led there.
-func complain(w io.Writer, service string, err error) int {
-	if errors.Is(err, errAnswered) {
+func complain(w io.Writer, service string, err error, opts []fx.Option) int {
+	if errors.Is(err, ErrAnswered) {
 		return 0
 	}
 	if help := (*config.HelpError)(nil); errors.As(err, &help) {
 		fmt.Fprintln(os.Stdout, help.Usage)
 		return 0
 	}
-	cause := dig.RootCause(err)
-	fmt.Fprintf(w, "%s: %v\n", service, cause)
+	fmt.Fprintf(w, "%s: %s\n", service, construct.Explain(err, dig.RootCause(err), listed(opts)))
 	return 1
-}
-
-// processEnvironment is the environment of this very process.
-func processEnvironment(service string) *Environment {
-	dev := os.Getenv("NEWSVC_DEV") == "1"
-	env := &Environment{
-		Sources:    config.Sources{Service: service, Args: os.Args[1:], Environ: os.Environ()},
-		Process:    stack.Process{Dev: dev, PodIP: os.Getenv("POD_IP"), ReadyFile: os.Getenv("NEWSVC_READY_FILE")},
-		Log:        zapcore.Lock(os.Stderr),
-		Stdout:     os.Stdout,
-		Introspect: os.Getenv("NEWSVC_INTROSPECT"),
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "(devel)" {
-		env.Version = info.Main.Version
-	}
-	return env
 }

@@ -102,6 +102,9 @@ func Ready(name string, fn any, args ...ArgOption) fx.Option {
 		return fx.Supply(fx.Annotate(check{name, run}, fx.ResultTags(checkGroup)))
 	}
 	c, err := parse(fn, nil, args)
+	if run, ok := fn.(func(context.Context) error); ok && run == nil {
+		err = errNil
+	}
 	if err == nil && c.Value() != reflect.TypeFor[func(context.Context) error]() {
 		err = errors.New("want a func(context.Context) error or a constructor of one")
 	}

@@ -18,10 +18,12 @@ type grpcLog struct{ log *zap.Logger }
 
 var _ grpclog.DepthLoggerV2 = grpcLog{}
 
-// write formats an entry only when its level is enabled.
+// write formats an entry only when its level is enabled. The text is there when the entry is checked, for samplers.
 func (g grpcLog) write(level zapcore.Level, text func() string) {
-	if entry := g.log.Check(level, ""); entry != nil {
-		entry.Message = strings.TrimSuffix(text(), "\n")
+	if !g.log.Core().Enabled(level) {
+		return
+	}
+	if entry := g.log.Check(level, strings.TrimSuffix(text(), "\n")); entry != nil {
 		entry.Write()
 	}
 }

@@ -7,9 +7,13 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/newsvc/newsvc/framework/discovery"
 )
+
+// routeTimeout bounds the look-up of etcd's names, which is all that can take time.
+const routeTimeout = 3 * time.Second
 
 // advertiseQuery is everything that the choice of the advertised address depends on.
 type advertiseQuery struct {
@@ -49,11 +53,40 @@ func advertise(ctx context.Context, q advertiseQuery) (string, error) {
 	if err := discovery.CheckAddr(addr); err != nil {
 		return "", fmt.Errorf("advertised address (from %s): %w", origin, err)
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && !q.loopback && (ip.IsLoopback() || ip.IsLinkLocalUnicast()) || host == "localhost" && !q.loopback {
+	if local(host) && !q.loopback {
 		return "", fmt.Errorf("advertised address %q (from %s) can't be reached from other machines; "+
 			"set registration.advertise to one that can, or run under newsvc dev (it sets NEWSVC_DEV=1)", addr, origin)
 	}
 	return addr, nil
+}
+
+// reachable is the admin server's address as those see it who reach this instance under advertised; empty when it
+// listens where only this machine gets at.
+func reachable(admin, advertised string) string {
+	host, port, err := net.SplitHostPort(admin)
+	if err != nil {
+		return ""
+	}
+	other, _, err := net.SplitHostPort(advertised)
+	if err != nil {
+		return ""
+	}
+	if !concrete(host) {
+		return net.JoinHostPort(other, port)
+	}
+	if local(host) && !local(other) {
+		return ""
+	}
+	return admin
+}
+
+// local reports whether a host is of no use on other machines.
+func local(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
+	}
+	return ip.IsLoopback() || ip.IsLinkLocalUnicast()
 }
 
 func concrete(host string) bool {
@@ -66,6 +99,8 @@ func concrete(host string) bool {
 
 // routeSource asks the system which local address it would use toward one of the endpoints.
 func routeSource(ctx context.Context, endpoints []string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, routeTimeout)
+	defer cancel()
 	var last error
 	for _, ep := range endpoints {
 		conn, err := new(net.Dialer).DialContext(ctx, "udp", hostPort(ep)) // connecting a UDP socket only looks up the route

@@ -1,7 +1,9 @@
 package stack
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/newsvc/newsvc/framework/config"
@@ -32,6 +34,17 @@ func (q Question) Answer() (any, error) {
 		return map[string]any{"service": q.Service, "serves": q.Serves, "callees": q.callees()}, nil
 	}
 	return nil, fmt.Errorf("NEWSVC_INTROSPECT=%q is no question; use config, schema, graph or callees", q.Ask)
+}
+
+// Print writes the answer.
+func (q Question) Print(w io.Writer) error {
+	out, err := q.Answer()
+	if err != nil {
+		return err
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
 }
 
 type calleeView struct {

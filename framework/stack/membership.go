@@ -16,6 +16,7 @@ import (
 const (
 	drainMarkTimeout = time.Second     // for telling callers that the instance is about to leave
 	withdrawTimeout  = 3 * time.Second // for the removal itself
+	joinRetry        = time.Second     // between attempts that a registrar refuses
 )
 
 // membership keeps one instance in the registry while it is ready: it registers at the first readiness, leaves when
@@ -26,7 +27,8 @@ type membership struct {
 	gate       *readiness.Gate
 	leaveAfter time.Duration
 	log        *zap.Logger
-	onUp       func() // called once, when the instance is registered for the first time
+	onUp       func() // called once, when the instance is registered for the first time; then nil
+	refused    bool   // the registrar's last answer
 
 	run    *loop.Loop
 	joined chan struct{} // closed at the first registration
@@ -50,26 +52,38 @@ func (m *membership) loop(ctx context.Context) {
 		ready <- r.Ready
 	})
 	defer cancel()
-	var leave <-chan time.Time
+	var due func(context.Context) // what to do when the timer fires; nil for nothing
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var join func(context.Context)
+	join = func(ctx context.Context) {
+		if !m.join(ctx) {
+			timer.Reset(joinRetry)
+			due = join
+		}
+	}
+	was := false
 	for {
 		changed := m.changed()
 		select {
 		case <-ctx.Done():
 			return
 		case ok := <-ready:
-			leave = nil
+			if ok == was { // another reason for the same state
+				continue
+			}
+			was, due = ok, nil
 			if ok {
-				m.join(ctx)
+				join(ctx)
 			} else if m.registration() != nil {
 				timer.Reset(m.leaveAfter)
-				leave = timer.C
+				due = m.leaveUnready
 			}
-		case <-leave:
-			leave = nil
-			m.log.Warn("leaving the registry: not ready for too long", zap.Duration("after", m.leaveAfter))
-			m.leave(ctx)
+		case <-timer.C:
+			if do := due; do != nil {
+				due = nil
+				do(ctx)
+			}
 		case <-changed:
 			m.noticeUp()
 		}
@@ -104,19 +118,32 @@ func (m *membership) registration() discovery.Registration {
 	return m.reg
 }
 
-func (m *membership) join(ctx context.Context) {
+// join registers, and reports whether the instance is registered now.
+func (m *membership) join(ctx context.Context) bool {
 	if m.registration() != nil {
-		return
+		return true
 	}
 	reg, err := m.registrar.Register(ctx, m.instance)
-	if err != nil { // the argument was checked before; what is left is a registrar that was closed
-		m.log.Error("cannot register", zap.String("addr", m.instance.Addr), zap.Error(err))
-		return
+	if err != nil {
+		if !m.refused {
+			m.log.Error("cannot register; it is tried again and again", zap.String("addr", m.instance.Addr), zap.Error(err))
+		}
+		m.refused = true
+		return false
 	}
+	m.refused = false
 	m.mu.Lock()
 	m.reg = reg
 	m.mu.Unlock()
 	m.once.Do(func() { close(m.joined) })
+	return true
+}
+
+// leaveUnready leaves the registry until readiness returns.
+func (m *membership) leaveUnready(ctx context.Context) {
+	m.log.Warn("leaving the registry: not ready for too long", zap.Duration("after", m.leaveAfter),
+		zap.Strings("reasons", m.gate.Report().Reasons()))
+	m.leave(ctx)
 }
 
 func (m *membership) leave(ctx context.Context) {
@@ -168,15 +195,16 @@ func (m *membership) withdraw(ctx context.Context) error {
 // WaitRegistered returns when this instance is registered; at once when it does not register. With ctx it returns why
 // it is not.
 func (s *Stack) WaitRegistered(ctx context.Context) error {
-	if s.member == nil {
+	m := s.membership()
+	if m == nil {
 		return nil
 	}
 	select {
-	case <-s.member.joined:
+	case <-m.joined:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if reg := s.member.registration(); reg != nil {
+	if reg := m.registration(); reg != nil {
 		return discovery.WaitUp(ctx, reg)
 	}
 	return nil

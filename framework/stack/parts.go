@@ -1,8 +1,11 @@
 package stack
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/discovery"
@@ -26,4 +29,16 @@ func NewLog(cfg Config, service string, dev bool, out zapcore.WriteSyncer) (*zap
 	l := cfg.Log
 	l.Development = dev
 	return logging.New(l, out, zap.String("service", service))
+}
+
+// grpcLogWindow is the time in which one text of gRPC's own log is written once: it repeats each failed attempt to
+// connect.
+const grpcLogWindow = time.Minute
+
+// TakeGRPCLog has the warnings and errors that gRPC itself logs go to log. It changes a setting of the whole process and
+// must be called before gRPC is used; it is for the owner of the process alone.
+func TakeGRPCLog(log *zap.Logger) {
+	grpclog.SetLoggerV2(logging.GRPC(log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, grpcLogWindow, 1, 0)
+	}))))
 }

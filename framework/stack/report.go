@@ -19,8 +19,11 @@ func (s *Stack) ready() Ready {
 	if s.server != nil {
 		r.GRPC = s.server.Addr()
 	}
-	if s.http != nil {
-		r.HTTP = s.http.Addr()
+	s.mu.Lock()
+	h := s.http
+	s.mu.Unlock()
+	if h != nil {
+		r.HTTP = h.Addr()
 	}
 	if s.admin != nil {
 		r.Admin = s.admin.Addr()
@@ -38,16 +41,16 @@ func (s *Stack) Addresses() (grpc, http, admin string) {
 func (s *Stack) report() {
 	r := s.ready()
 	fields := []zap.Field{zap.String("version", s.p.Version), zap.String("incarnation", s.incarnation)}
-	for key, addr := range map[string]string{"grpc": r.GRPC, "http": r.HTTP, "admin": r.Admin} {
-		if addr != "" {
-			fields = append(fields, zap.String(key, addr))
+	for _, l := range []struct{ key, addr string }{{"grpc", r.GRPC}, {"http", r.HTTP}, {"admin", r.Admin}} {
+		if l.addr != "" {
+			fields = append(fields, zap.String(l.key, l.addr))
 		}
 	}
 	if s.server != nil {
 		fields = append(fields, zap.Strings("chain", s.server.Chain()))
 	}
-	if s.member != nil {
-		fields = append(fields, zap.String("advertised", s.member.instance.Addr), zap.String("prefix", s.p.Config.Discovery.Prefix))
+	if m := s.membership(); m != nil {
+		fields = append(fields, zap.String("advertised", m.instance.Addr), zap.String("prefix", s.p.Config.Discovery.Prefix))
 	}
 	if s.etcd != nil {
 		fields = append(fields, zap.Strings("etcd", s.p.Config.Etcd.Endpoints))
@@ -106,7 +109,7 @@ func (s *Stack) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
 		page.Etcd = s.etcd.Endpoints()
 	}
 	if st, ok := s.Registration(); ok {
-		page.Registration = &registrationView{Addr: s.member.instance.Addr, State: st.State, Since: st.Since, Count: st.Count}
+		page.Registration = &registrationView{Addr: s.membership().instance.Addr, State: st.State, Since: st.Since, Count: st.Count}
 		if st.Err != nil {
 			page.Registration.Error = st.Err.Error()
 		}

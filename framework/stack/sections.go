@@ -83,6 +83,16 @@ func ReadConfig(c *config.Config, callees []string) (Config, error) {
 	return out, err
 }
 
+// LoadConfig loads the framework's sections together with a service's own, and reads the former.
+func LoadConfig(src config.Sources, callees []string, own ...config.Section) (*config.Config, Config, error) {
+	settings, err := config.Load(src, append(Sections(callees), own...)...)
+	if err != nil {
+		return nil, Config{}, err
+	}
+	c, err := ReadConfig(settings, callees)
+	return settings, c, err
+}
+
 // read keeps the first error, so that ReadConfig is a list rather than a staircase.
 func read[T any](c *config.Config, path string, into *T, err *error) {
 	if *err == nil {

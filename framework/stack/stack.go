@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -32,6 +33,7 @@ import (
 	"github.com/newsvc/newsvc/framework/etcdclient"
 	"github.com/newsvc/newsvc/framework/grpcresolver"
 	"github.com/newsvc/newsvc/framework/httpserver"
+	"github.com/newsvc/newsvc/framework/internal/closers"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 	"github.com/newsvc/newsvc/framework/logging"
 	"github.com/newsvc/newsvc/framework/readiness"
@@ -62,6 +64,9 @@ type Params struct {
 	Process Process
 	// Replace puts other parts in the place of the real ones, for tests.
 	Replace Replace
+	// Failed is called, once, when a listener stops serving by itself or a task ends too early: the service is then to be
+	// stopped. It must not block, and not stop the stack itself. May be nil.
+	Failed func(error)
 }
 
 // Process is what a process is told by its environment rather than by its configuration.
@@ -84,8 +89,9 @@ type Replace struct {
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
-// Stack is one assembled service. Its methods are safe for concurrent use, but Connect, Start, Drain and Close are
-// steps that follow each other; each works once, and Drain and Close are safe in any state.
+// Stack is one assembled service. Its methods are safe for concurrent use. Connect, Start, Drain and Close are steps
+// that follow each other; each works once. Drain and Close are safe in any state: they end a Connect or Start that is
+// under way, and none begins after them.
 type Stack struct {
 	p           Params
 	incarnation string
@@ -103,16 +109,30 @@ type Stack struct {
 	admin     *httpserver.Server // nil when switched off
 	levels    *logging.LevelHandler
 	handler   http.Handler
-	http      *httpserver.Server // nil without handler
-	member    *membership        // nil while nothing registers
+	handlerAt string
+	lastHTTP  atomic.Int64 // when the last request came, in Unix nanoseconds
+
+	life    context.Context // ends when the stop begins; Connect and Start end with it
+	endLife context.CancelFunc
+	steps   sync.Mutex // held by each step, so that a stop waits until the start has noticed
+	serves  bool       // Start has succeeded: others may know of this instance
+	tasks   []*task
+	closers closers.Set
+
+	mu     sync.Mutex
+	http   *httpserver.Server // nil until it listens
+	member *membership        // nil while nothing registers
 
 	watch     loop.Group
-	failed    chan error
+	failOnce  sync.Once
 	drainOnce sync.Once
 	drainErr  error
 	closeOnce sync.Once
 	closeErr  error
 }
+
+// startCondition keeps an instance from being ready before Start has ended.
+const startCondition = "start"
 
 // New assembles a service. It reads certificates but opens no listener and sends nothing.
 func New(p Params) (*Stack, error) {
@@ -121,12 +141,13 @@ func New(p Params) (*Stack, error) {
 	}
 	s := &Stack{
 		p: p, log: p.Log, incarnation: discovery.NewIncarnation(),
-		readiness: readiness.New(), failed: make(chan error, 1),
+		readiness: readiness.New(),
 	}
-	s.serving = s.readiness.Condition("start")
+	s.life, s.endLife = context.WithCancel(context.Background())
+	s.serving = s.readiness.Condition(startCondition)
 	for _, step := range []func() error{s.buildTelemetry, s.buildDiscovery, s.buildClients, s.buildServer, s.buildAdmin} {
 		if err := step(); err != nil {
-			return nil, errors.Join(err, s.Close(context.Background()))
+			return nil, errors.Join(err, s.Close(context.Background())) // nothing runs yet, so nothing is waited for
 		}
 	}
 	return s, nil
@@ -279,19 +300,37 @@ func (s *Stack) Source() discovery.Source { return s.cache }
 // Etcd is the process' one etcd client; nil when discovery was replaced.
 func (s *Stack) Etcd() *clientv3.Client { return s.etcd }
 
+// NeedEtcd is Etcd, with an error that says why there is none.
+func (s *Stack) NeedEtcd() (*clientv3.Client, error) {
+	if s.etcd == nil {
+		return nil, errors.New("this process has no etcd client, because discovery was replaced; in a test, use apptest.WithEtcd()")
+	}
+	return s.etcd, nil
+}
+
 // Incarnation identifies this start of the process.
 func (s *Stack) Incarnation() string { return s.incarnation }
 
-// Handle sets what the HTTP listener serves; call it before Start.
-func (s *Stack) Handle(h http.Handler) { s.handler = h }
-
-// Failed receives one error when a listener stops serving by itself after Start.
-func (s *Stack) Failed() <-chan error { return s.failed }
+// Handle sets what the HTTP listener serves; call it before Start. There is one handler; where says, for the error about
+// a second one, where each comes from.
+func (s *Stack) Handle(where string, h http.Handler) error {
+	if s.handler != nil {
+		return fmt.Errorf("%s: app.HTTP: a handler is given at %s already; mount both on one mux", where, s.handlerAt)
+	}
+	s.handler, s.handlerAt = h, where
+	return nil
+}
 
 // Registration is where this instance's registration stands; false while it has none.
 func (s *Stack) Registration() (discovery.RegistrationStatus, bool) {
-	if s.member == nil {
-		return discovery.RegistrationStatus{}, false
+	if m := s.membership(); m != nil {
+		return m.status()
 	}
-	return s.member.status()
+	return discovery.RegistrationStatus{}, false
+}
+
+func (s *Stack) membership() *membership {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.member
 }

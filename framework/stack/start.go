@@ -5,16 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/httpserver"
+	"github.com/newsvc/newsvc/framework/readiness"
 )
 
+var errStopping = errors.New("the service is being stopped")
+
 // Connect starts the admin server, opens the connections to all callees and waits for those whose policy names
-// min_instances. The error says which callee has too few, and why.
+// min_instances. The error says which callee has too few, and why; Close is to be called then, too.
 func (s *Stack) Connect(ctx context.Context) error {
+	s.steps.Lock()
+	defer s.steps.Unlock()
+	ctx, cancel := s.alive(ctx)
+	defer cancel()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if path := s.p.Process.ReadyFile; path != "" { // whoever was killed under this name has left his behind
+		if err := removeReady(path); err != nil {
+			return err
+		}
+	}
 	if s.admin != nil {
 		if err := s.admin.Listen(ctx); err != nil {
 			return fmt.Errorf("admin: %w", err)
@@ -24,34 +42,87 @@ func (s *Stack) Connect(ctx context.Context) error {
 		}
 		s.watchListener("admin", s.admin)
 	}
+	s.readiness.Subscribe(s.tellReadiness())
 	s.readiness.Start(context.WithoutCancel(ctx)) // ends with Close, not with the start
+	return s.connectCallees(ctx)
+}
+
+// alive is ctx, ended also by the begin of a stop.
+func (s *Stack) alive(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(s.life, func() { cancel(errStopping) })
+	if s.life.Err() != nil {
+		cancel(errStopping)
+	}
+	return ctx, func() { unhook(); cancel(nil) }
+}
+
+func (s *Stack) connectCallees(ctx context.Context) error {
 	for _, callee := range s.p.Callees {
 		conn, err := s.clients.Conn(callee)
 		if err != nil {
 			return err
 		}
 		conn.Connect()
-		policy, ok := s.p.Config.Clients[callee]
-		if !ok || policy.MinInstances == 0 {
+	}
+	for _, callee := range s.p.Callees {
+		n := s.p.Config.policy(callee).MinInstances
+		if n == 0 {
 			continue
 		}
-		if err := conn.WaitInstances(ctx, policy.MinInstances); err != nil {
+		conn, err := s.clients.Conn(callee)
+		if err != nil {
+			return err
+		}
+		if err := conn.WaitInstances(ctx, n); err != nil {
 			return fmt.Errorf("clients.%s.min_instances: %w", callee, err)
 		}
 	}
 	return nil
 }
 
-// Start listens, serves, and begins to register in the background once the instance is ready; it does not wait for
-// that, so a service starts while etcd is away. When it fails it has cleaned up after itself.
-func (s *Stack) Start(ctx context.Context) error {
-	err := s.serve(ctx)
-	if err == nil {
-		err = s.joinRegistry(ctx)
+// tellReadiness returns a subscriber that logs when readiness is lost and when it has returned.
+func (s *Stack) tellReadiness() func(readiness.Report) {
+	was := true // that nothing is ready yet goes without saying
+	return func(r readiness.Report) {
+		if r.Ready == was || r.Draining || !slices.ContainsFunc(r.Checks, func(c readiness.Status) bool { return c.Name == startCondition && c.OK }) {
+			return
+		}
+		was = r.Ready
+		if r.Ready {
+			s.log.Info("ready again")
+			return
+		}
+		s.log.Warn("not ready", zap.Strings("reasons", r.Reasons()))
 	}
+}
+
+// Start listens, serves, and begins to register in the background once the instance is ready; it does not wait for
+// that, so a service starts while etcd is away. When it fails it has drained.
+func (s *Stack) Start(ctx context.Context) error {
+	s.steps.Lock()
+	err := s.start(ctx)
+	s.steps.Unlock()
 	if err != nil {
 		return errors.Join(err, s.Drain(context.WithoutCancel(ctx)))
 	}
+	return nil
+}
+
+func (s *Stack) start(ctx context.Context) error {
+	ctx, cancel := s.alive(ctx)
+	defer cancel()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.startWork()
+	if err := s.serve(ctx); err != nil {
+		return err
+	}
+	if err := s.joinRegistry(ctx); err != nil {
+		return err
+	}
+	s.serves = true
 	s.serving.Set(nil)
 	s.report()
 	return nil
@@ -78,19 +149,29 @@ func (s *Stack) serve(ctx context.Context) error {
 		}
 		opts = append(opts, httpserver.FallbackPort())
 	}
-	h, err := httpserver.New(cfg, s.handler, s.log.Named("http"), opts...)
+	h, err := httpserver.New(cfg, s.noted(s.handler), s.log.Named("http"), opts...)
 	if err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
+	s.mu.Lock()
+	s.http = h // closed by Drain, whatever happens next
+	s.mu.Unlock()
 	if err := h.Listen(ctx); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
 	if err := h.Start(); err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	s.http = h
 	s.watchListener("http", h)
 	return nil
+}
+
+// noted remembers when the last request came.
+func (s *Stack) noted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.lastHTTP.Store(time.Now().UnixNano())
+		h.ServeHTTP(w, r)
+	})
 }
 
 // watchListener reports a listener that ends by itself.
@@ -105,10 +186,7 @@ func (s *Stack) watchListener(name string, l interface {
 		case <-l.Done():
 		}
 		if err := l.Err(); err != nil {
-			select {
-			case s.failed <- fmt.Errorf("%s stopped serving: %w", name, err):
-			default: // one failure is enough to end the process
-			}
+			s.fail(fmt.Errorf("%s stopped serving: %w", name, err))
 		}
 	})
 }
@@ -137,13 +215,16 @@ func (s *Stack) joinRegistry(ctx context.Context) error {
 		Version: s.p.Version, Weight: c.Weight, Zone: c.Zone,
 	}
 	if s.admin != nil {
-		inst.Admin = s.admin.Addr()
+		inst.Admin = reachable(s.admin.Addr(), addr)
 	}
-	s.member = &membership{
+	m := &membership{
 		registrar: s.registrar, instance: inst, gate: s.readiness, leaveAfter: c.LeaveAfter,
 		log: s.log.Named("registration"), onUp: s.announceReady,
 	}
-	s.member.start()
+	m.start()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.member = m
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -65,10 +66,26 @@ func (c Func) Adapt(where string, result, extra reflect.Type, turn func(made, ex
 			err := fmt.Errorf("%s: %s: %w", where, c.Name(), out[1].Interface().(error))
 			return []reflect.Value{reflect.Zero(result), reflect.ValueOf(&err).Elem()}
 		}
+		if isNil(out[0]) {
+			err := fmt.Errorf("%s: %s returned nil; return a value, or an error that says why there is none", where, c.Name())
+			return []reflect.Value{reflect.Zero(result), reflect.ValueOf(&err).Elem()}
+		}
 		return []reflect.Value{turn(out[0], args[last]), reflect.Zero(errorType)}
 	}
 	return reflect.MakeFunc(reflect.FuncOf(in, []reflect.Type{result, errorType}, false), run).Interface()
 }
+
+func isNil(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Interface, reflect.Func, reflect.Pointer, reflect.Map, reflect.Slice, reflect.Chan:
+		return v.IsNil()
+	default:
+		return false
+	}
+}
+
+// In is the type of parameter number i.
+func (c Func) In(i int) reflect.Type { return c.fn.Type().In(i) }
 
 // MustMake explains what is missing when the constructor's value can't be used as a t.
 func (c Func) MustMake(t reflect.Type) error {
@@ -112,17 +129,51 @@ func sameSignature(have, want, of reflect.Type) bool {
 	return true
 }
 
-// Caller is the file:line of the first caller outside the package with the given import path, for example of the
-// service's main for a function of that package.
-func Caller(outside string) string {
-	for skip := 1; ; skip++ {
-		pc, file, line, ok := runtime.Caller(skip)
-		if !ok {
+// Caller is the file:line of the first caller outside of the packages with the given import paths, for example of the
+// service's main for a function of such a package.
+func Caller(packages ...string) string {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for {
+		// Frames, not runtime.FuncForPC: functions that were inlined into their caller share its program counter.
+		frame, more := frames.Next()
+		inside := slices.ContainsFunc(packages, func(p string) bool { return strings.HasPrefix(frame.Function, p+".") })
+		if !inside && frame.File != "" {
+			return fmt.Sprintf("%s:%d", filepath.Base(frame.File), frame.Line)
+		}
+		if !more {
 			return "unknown"
 		}
-		name := runtime.FuncForPC(pc).Name()
-		if !strings.HasPrefix(name, outside+".") && !strings.HasSuffix(name, "/construct.Caller") {
-			return fmt.Sprintf("%s:%d", filepath.Base(file), line)
+	}
+}
+
+// Walk calls see for each T in v: in v itself, in interfaces, and in slices of slices.
+func Walk[T any](v any, see func(T)) {
+	var walk func(reflect.Value)
+	walk = func(v reflect.Value) {
+		for v.Kind() == reflect.Interface {
+			v = v.Elem()
+		}
+		if v.Kind() == reflect.Slice {
+			for i := range v.Len() {
+				walk(v.Index(i))
+			}
+		} else if v.IsValid() && v.Type() == reflect.TypeFor[T]() {
+			see(v.Interface().(T))
 		}
 	}
+	walk(reflect.ValueOf(v))
+}
+
+// Locate sets, in a constructor that was annotated for Fx, which function errors are to name: f instead of the one that
+// Adapt made. A value of another shape is returned as it is.
+func Locate(annotated any, f Func) any {
+	v := reflect.New(reflect.TypeOf(annotated)).Elem()
+	v.Set(reflect.ValueOf(annotated))
+	if v.Kind() == reflect.Struct {
+		if at := v.FieldByName("FuncPtr"); at.IsValid() && at.CanSet() && at.Kind() == reflect.Uintptr {
+			at.SetUint(uint64(f.fn.Pointer()))
+		}
+	}
+	return v.Interface()
 }

@@ -4,9 +4,13 @@ package stopsignal
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
+
+	"go.uber.org/zap"
 
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
@@ -39,4 +43,14 @@ func Watch(exit func(code int)) (ctx context.Context, stop func()) {
 		}
 	})
 	return ctx, func() { l.Stop(); cancel(context.Canceled) }
+}
+
+// Log writes which signal ended a context of [Watch], and for SIGQUIT the stacks of all goroutines.
+func Log(ctx context.Context, log *zap.Logger) {
+	cause := context.Cause(ctx)
+	log.Info("stopping", zap.String("reason", cause.Error()))
+	if sig := (Error{}); errors.As(cause, &sig) && sig.Signal == syscall.SIGQUIT {
+		stacks := make([]byte, 4<<20)
+		log.Warn("goroutine stacks", zap.ByteString("stacks", stacks[:runtime.Stack(stacks, true)]))
+	}
 }
