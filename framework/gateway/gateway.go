@@ -11,6 +11,8 @@ import (
 	"net/textproto"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
@@ -44,6 +46,7 @@ func New(p Params) (http.Handler, error) {
 			// An unknown field is most often a misspelt one, so it is an error that names it.
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}}),
+		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithIncomingHeaderMatcher(incoming),
 		runtime.WithOutgoingHeaderMatcher(outgoing(p.Dev)),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
@@ -71,10 +74,21 @@ func content(kind string, body []byte) http.Handler {
 	})
 }
 
-// incoming passes what services need to know of a request: who asks, in which language, and in which trace.
+// routingError answers requests that no route takes. grpc-gateway says 501 where a path has no such method.
+func routingError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+	if code != http.StatusMethodNotAllowed {
+		runtime.DefaultRoutingErrorHandler(ctx, mux, m, w, r, code)
+		return
+	}
+	err := status.Errorf(codes.Unimplemented, "%s is not a method of %q", r.Method, r.URL.Path)
+	runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, &runtime.HTTPStatusError{HTTPStatus: code, Err: err})
+}
+
+// incoming passes what services need to know of a request: in which language it is asked, and in which trace. Who asks
+// is passed by the mux itself, which adds Authorization whatever is said here; said here too, it would arrive twice.
 func incoming(key string) (string, bool) {
 	switch textproto.CanonicalMIMEHeaderKey(key) {
-	case "Traceparent", "Tracestate", "Authorization", "Accept-Language", "X-Request-Id":
+	case "Traceparent", "Tracestate", "Accept-Language", "X-Request-Id":
 		return key, true
 	}
 	return "", false
