@@ -9,7 +9,7 @@ import (
 var (
 	// located is how the container names a function.
 	located = regexp.MustCompile(`(?:function )?"(?:[^"]*/)?([^"/]+)"\.(\S+) \(([^()]*/)?([^()/]+:\d+)\)`)
-	told    = regexp.MustCompile(`^(missing dependencies for|received non-nil error from|cannot provide|panic:|this function introduces a cycle|cycle detected)`)
+	told    = regexp.MustCompile(`^(missing dependencies for|received non-nil error from|cannot provide function|panic:|this function introduces a cycle|cycle detected)`)
 	from    = regexp.MustCompile(`(?s) from:\n.*?Failed: `)
 	missing = regexp.MustCompile(`^missing dependencies for (\S+) \([^)]*\): missing types?: (.*)$`)
 	twice   = regexp.MustCompile(`^cannot provide (\S+ \([^)]*\)): cannot provide (\S+) from \S+ already provided by (\S+ \([^)]*\))$`)
