@@ -143,3 +143,68 @@ func (l *load) endEtcd(t *testing.T, all []*instance) {
 		}
 	}
 }
+
+func TestCallsGoOnWhenEtcdComesBackWithoutItsData(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 120*time.Second)
+	etcd, addr := launchEtcd(ctx, t, t.TempDir(), "127.0.0.1:0")
+	c := newCluster(t, []string{addr}, ttlEnv)
+	all := c.start(ctx, 3)
+	c.call(ctx, 3)
+	l := c.begin(ctx)
+	etcd.signal(syscall.SIGKILL)
+	etcd.wait(ctx)
+	c.mustBeAway(ctx)
+	launchEtcd(ctx, t, t.TempDir(), addr)
+	c.mustBeBack(ctx, all, time.Now(), 15*time.Second)
+	// And whoever comes then is found.
+	next := c.start(ctx, 1)[0]
+	l.firstAnswer(ctx, next.GRPC)
+	l.endEtcd(t, all)
+}
+
+func TestAnInstanceStopsWithoutFailingCallsWhileEtcdIsFrozen(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 120*time.Second)
+	etcd, addr := launchEtcd(ctx, t, t.TempDir(), "127.0.0.1:0")
+	c := newCluster(t, []string{addr}, ttlEnv)
+	all := c.start(ctx, 3)
+	c.call(ctx, 3)
+	l := c.begin(ctx)
+	etcd.signal(syscall.SIGSTOP)
+	c.mustBeAway(ctx)
+	told := all[0].signal(syscall.SIGTERM)
+	if status := all[0].wait(ctx); status != 0 {
+		t.Errorf("exit status %d, want 0: that etcd is away is a warning", status)
+	}
+	t.Logf("it ended %s after SIGTERM", all[0].at.Sub(told).Round(time.Millisecond))
+	if !strings.Contains(all[0].err.String(), "could not be revoked") {
+		t.Errorf("it does not say that its registration could not be revoked")
+	}
+	c.mustBeAway(ctx)
+	etcd.signal(syscall.SIGCONT)
+	c.mustBeBack(ctx, all[1:], time.Now(), ttl+5*time.Second)
+	l.end(t, "GetUser", "CreateUser")
+}
+
+func TestAServiceThatStartsBeforeEtcdIsFoundOnceEtcdIsThere(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	dir := t.TempDir()
+	etcd, addr := launchEtcd(ctx, t, dir, "127.0.0.1:0") // for a port that can be had
+	etcd.signal(syscall.SIGKILL)
+	etcd.wait(ctx)
+	c := newCluster(t, []string{addr}, ttlEnv)
+	p := c.launch()
+	eventually(ctx, t, text("it does not start"), func() bool { return strings.Contains(p.err.String(), "started") })
+	c.mustBeAway(ctx)
+	pass(ctx, t, 2*time.Second)
+	launchEtcd(ctx, t, dir, addr)
+	since := time.Now()
+	i := &instance{p, p.awaitReady(ctx)}
+	t.Logf("registered %s after etcd was there", time.Since(since).Round(time.Millisecond))
+	c.call(ctx, 1)
+	l := c.begin(ctx)
+	l.firstAnswer(ctx, i.GRPC)
+	l.end(t, "GetUser", "CreateUser")
+}
