@@ -1,0 +1,18 @@
+package stack
+
+import "context"
+
+// AdvertiseQuery is what the advertised address depends on.
+type AdvertiseQuery struct {
+	Explicit, Listen, PodIP string
+	Etcd                    []string
+	Loopback                bool
+}
+
+// Advertise makes the choice testable without a machine of many addresses.
+func Advertise(ctx context.Context, q AdvertiseQuery) (string, error) {
+	return advertise(ctx, advertiseQuery{explicit: q.Explicit, listen: q.Listen, podIP: q.PodIP, etcd: q.Etcd, loopback: q.Loopback})
+}
+
+// Reachable is the admin address that is told to others.
+func Reachable(admin, advertised string) string { return reachable(admin, advertised) }
