@@ -363,3 +363,64 @@ func main() {
 	}
 	eventually(ctx, t, text("process %d, started by a service, is left", grandchild), func() bool { return !alive(grandchild) })
 }
+
+func TestDevStartsAnEtcdOfItsOwnWhichKeepsNothingOfTheLastRun(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 90*time.Second)
+	w := newWorkspace(t)
+	w.example(userService)
+	args := []string{"--replicas", userService + "=1"}
+	first := w.dev(args...)
+	old := w.record(ctx, first, instances(map[string]int{userService: 1}))
+	first.signal(syscall.SIGKILL) // nothing is withdrawn: the lease is longer than the rest of this test
+	first.wait(ctx)
+	second := w.dev(args...)
+	r := w.record(ctx, second, instances(map[string]int{userService: 1}))
+	if len(r.Etcd.Endpoints) != 1 || r.Etcd.Prefix != "/newsvc/default" {
+		t.Fatalf("dev.json says of etcd: %+v", r.Etcd)
+	}
+	keys, err := newCluster(t, r.Etcd.Endpoints).keys(ctx)
+	want := r.children()[0].GRPC
+	if err != nil || len(keys) != 1 || keys["/newsvc/default/user-service/"+want] == 0 {
+		t.Errorf("registered are %v, %v; want %s and not %s", keys, err, want, old.children()[0].GRPC)
+	}
+	w.stopped(ctx, second, r)
+	if answers(ctx, r.Etcd.Endpoints[0]) {
+		t.Errorf("somebody still listens on %s", r.Etcd.Endpoints[0])
+	}
+}
+
+func TestDevTakesAnotherPortForHTTPWhenItsOwnIsBusy(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	var lc net.ListenConfig
+	busy, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	_, port, err := net.SplitHostPort(busy.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorkspace(t)
+	w.example("gateway")
+	w.write("gateway/config.yaml", "http:\n  listen: \":"+port+"\"\n")
+	p := w.dev("--etcd", startEtcd(t)[0])
+	r := w.record(ctx, p, instances(map[string]int{"gateway": 1}))
+	addr := r.children()[0].HTTP
+	if host, other, err := net.SplitHostPort(addr); err != nil || host != "127.0.0.1" || other == port {
+		t.Errorf("HTTP is at %q; want another port of the loopback interface than %s", addr, port)
+	}
+	if !strings.Contains(p.out.String(), "http://"+addr) || !strings.Contains(p.out.String(), port) {
+		t.Errorf("newsvc dev does not say that HTTP is at %s because %s is busy", addr, port)
+	}
+	// Nobody serves users here: the answer says who is missing and where they were looked for.
+	a := newBrowser(t, addr).do(ctx, 504, "GET", "/v1/users", "")
+	for _, want := range []string{"user-service", "/newsvc/default"} {
+		if !strings.Contains(string(a.body), want) {
+			t.Errorf("%s does not name %q", a.body, want)
+		}
+	}
+	w.stopped(ctx, p, r)
+}
