@@ -118,8 +118,7 @@ func (ld *loader) readFile(name, by string) {
 
 func unreadable(path, by string, err error) string {
 	reason := err
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		reason = pe.Err
 	}
 	remedy := "check the path"

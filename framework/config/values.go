@@ -79,14 +79,14 @@ func (c *Config) collect() []Value {
 		for _, seg := range s.path {
 			n = n.children[seg]
 		}
-		c.walk(s, n, s.value, s.path, func(v Value) { out = append(out, v) })
+		c.walk(n, s.value, s.path, func(v Value) { out = append(out, v) })
 	}
 	slices.SortFunc(out, func(a, b Value) int { return strings.Compare(a.Key, b.Key) })
 	return out
 }
 
-// walk yields the values below a node that belong to a section.
-func (c *Config) walk(s *section, n *node, v reflect.Value, path []string, yield func(Value)) {
+// walk yields the values at and below a node, whose own value is v.
+func (c *Config) walk(n *node, v reflect.Value, path []string, yield func(Value)) {
 	switch n.kind {
 	case kindLeaf:
 		c.value(n, v, path, yield)
@@ -95,12 +95,12 @@ func (c *Config) walk(s *section, n *node, v reflect.Value, path []string, yield
 			c.value(n, v, path, yield)
 		}
 		for it := v.MapRange(); it.Next(); {
-			c.walk(s, n.elem, it.Value(), append(slices.Clone(path), it.Key().String()), yield)
+			c.walk(n.elem, it.Value(), append(slices.Clone(path), it.Key().String()), yield)
 		}
 	case kindGroup:
 		fields, _ := fieldsOf(v.Type()) // checked when the section was registered
 		for _, f := range fields {
-			c.walk(s, n.children[f.name], v.FieldByIndex(f.index), append(slices.Clone(path), f.name), yield)
+			c.walk(n.children[f.name], v.FieldByIndex(f.index), append(slices.Clone(path), f.name), yield)
 		}
 	}
 }
