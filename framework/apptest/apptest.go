@@ -13,7 +13,6 @@ package apptest
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -60,9 +59,7 @@ func (s *ServiceOption) Set(key, value string) *ServiceOption {
 // Fake is a service that other services call, made of test code: register puts the fakes on the server. Calls to it go
 // through the same client chain as in production.
 func Fake(name string, register func(grpc.ServiceRegistrar)) Option {
-	s := Service(name, app.Serve(func(r grpc.ServiceRegistrar, f fake) { f(r) }, func() fake { return register }))
-
-	return s
+	return Service(name, app.Serve(func(r grpc.ServiceRegistrar, f fake) { f(r) }, func() fake { return register }))
 }
 
 type fake func(grpc.ServiceRegistrar)
@@ -85,9 +82,9 @@ type Apps struct {
 }
 
 type running struct {
-	fx   *fx.App
-	log  *logBuffer
-	stop func()
+	stack *app.Stack
+	log   *logBuffer
+	stop  func()
 }
 
 // Start starts the services in the order given, each after the one before serves and can be found, and stops them in
@@ -123,7 +120,7 @@ func Start(t testing.TB, opts ...Option) *Apps {
 // environment is what a service finds around it.
 func (a *Apps) environment(name string, args []string, log *logBuffer) *app.Environment {
 	settings := []string{
-		"--set", "admin.enabled=false", "--set", "http.listen=127.0.0.1:0", "--set", "log.format=json",
+		"--set", "admin.enabled=false", "--set", "admin.listen=127.0.0.1:0", "--set", "http.listen=127.0.0.1:0", "--set", "log.format=json",
 		"--set", "server.drain.min_window=0s", "--set", "server.drain.max_window=0s",
 	}
 	if a.etcd != nil {
@@ -161,7 +158,7 @@ func (a *Apps) start(s *ServiceOption) {
 	if err != nil {
 		a.t.Fatalf("apptest: service %q does not start: %v\n%s", s.name, err, log)
 	}
-	r := &running{fx: fxApp, log: log}
+	r := &running{stack: st, log: log}
 	a.apps[s.name] = r
 	stopped := false
 	r.stop = func() {
@@ -246,4 +243,17 @@ func (a *Apps) Registered(service string) []string {
 // Etcd is the etcd of [WithEtcd]; nil without.
 func (a *Apps) Etcd() *devetcd.Server { return a.etcd }
 
-func (a *Apps) String() string { return fmt.Sprintf("apptest with %d services", len(a.apps)) }
+// HTTP returns the base URL of what a service serves with app.HTTP, for example http://127.0.0.1:40001. That is a real
+// socket on the loopback interface, with or without [WithEtcd].
+func (a *Apps) HTTP(service string) string {
+	a.t.Helper()
+	r, ok := a.apps[service]
+	if !ok {
+		a.t.Fatalf("apptest: service %q was not started", service)
+	}
+	_, addr, _ := r.stack.Addresses()
+	if addr == "" {
+		a.t.Fatalf("apptest: service %q serves no HTTP; it has no app.HTTP", service)
+	}
+	return "http://" + addr
+}

@@ -28,7 +28,7 @@ type Params struct {
 	Routes []Route
 	// OpenAPI is served at /openapi.json; nil serves none, and then there is no page either.
 	OpenAPI []byte
-	// Dev shows the page and passes on which instance answered.
+	// Dev serves a page at / to try it, and passes on which instance answered.
 	Dev bool
 }
 
@@ -61,6 +61,8 @@ func New(p Params) (http.Handler, error) {
 	h.Handle("/", mux)
 	if p.OpenAPI != nil {
 		h.Handle("GET /openapi.json", content("application/json", p.OpenAPI))
+	}
+	if p.OpenAPI != nil && p.Dev {
 		h.Handle("GET /{$}", content("text/html; charset=utf-8", page))
 	}
 	return h, nil
