@@ -20,6 +20,9 @@ import (
 
 const userService = "user-service"
 
+// patience is for writes: on a machine that has much else to do they wait for each other's turn longer than users would.
+const patience = 20 * time.Second
+
 // cluster is a number of user-service processes on one etcd and one file of users, and a caller in this process.
 type cluster struct {
 	t         *testing.T
@@ -75,6 +78,7 @@ func (c *cluster) environment() []string {
 		"USER_SERVICE__ADMIN__LISTEN=127.0.0.1:0",
 		"USER_SERVICE__ETCD__ENDPOINTS=" + strings.Join(c.endpoints, ","),
 		"USER_SERVICE__USER__PATH=" + c.db,
+		"USER_SERVICE__USER__BUSY_TIMEOUT=" + patience.String(),
 	}, c.env...)
 }
 
@@ -104,6 +108,7 @@ func (c *cluster) call(ctx context.Context, n int) {
 	cfg := stack.DefaultConfig()
 	cfg.Admin.Enabled = false
 	cfg.Etcd.Endpoints = c.endpoints
+	cfg.ClientDefaults.Timeout = patience
 	out := &lines{}
 	log, level, err := stack.NewLog(cfg, "caller", true, out)
 	if err != nil {

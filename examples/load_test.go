@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/newsvc/newsvc/framework/client"
 	userv1 "github.com/newsvc/newsvc/proto/user/v1"
 )
 
@@ -39,13 +40,13 @@ type load struct {
 	ids      []string             // of users that exist
 	last     time.Time            // of the last success
 	gap      time.Duration        // the longest time without a success
-	slowest  time.Duration
+	slowest  map[string]time.Duration
 }
 
 // begin begins the calls and returns when the first of them were answered.
 func (c *cluster) begin(ctx context.Context) *load {
 	c.t.Helper()
-	l := &load{c: c, calls: map[string]int{}, failed: map[string][]string{}, answered: map[string]time.Time{}}
+	l := &load{c: c, calls: map[string]int{}, failed: map[string][]string{}, answered: map[string]time.Time{}, slowest: map[string]time.Duration{}}
 	for range 10 {
 		l.create(ctx)
 	}
@@ -53,7 +54,7 @@ func (c *cluster) begin(ctx context.Context) *load {
 		c.t.Fatalf("no users to begin with: %v", l.failed)
 	}
 	run, cancel := context.WithCancel(context.Background())
-	l.cancel, l.began, l.last, l.gap, l.slowest = cancel, time.Now(), time.Now(), 0, 0
+	l.cancel, l.began, l.last, l.gap = cancel, time.Now(), time.Now(), 0
 	tokens := make(chan int, loadRate) // a busy machine may fall behind by a second
 	l.ended.Go(func() { pace(run, tokens) })
 	for range loadWorkers {
@@ -125,7 +126,7 @@ func (l *load) note(method string, began time.Time, header metadata.MD, err erro
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls[method]++
-	l.slowest = max(l.slowest, now.Sub(began))
+	l.slowest[method] = max(l.slowest[method], now.Sub(began))
 	if err != nil {
 		l.failed[method] = append(l.failed[method], fmt.Sprintf("%s after %s: %v", now.Format("15:04:05.000"), now.Sub(began).Round(time.Millisecond), err))
 		return
@@ -167,9 +168,12 @@ func (l *load) end(t *testing.T, mayNotFail ...string) {
 	l.ended.Wait()
 	total := l.calls["GetUser"] + l.calls["CreateUser"]
 	rate := float64(total) / took.Seconds()
-	t.Logf("%d calls in %s (%.0f a second), CreateUser %d; failed: GetUser %d, CreateUser %d; longest gap %s, slowest call %s",
+	t.Logf("%d calls in %s (%.0f a second), CreateUser %d; failed: GetUser %d, CreateUser %d; longest gap %s, slowest GetUser %s, CreateUser %s",
 		total, took.Round(time.Millisecond), rate, l.calls["CreateUser"], len(l.failed["GetUser"]), len(l.failed["CreateUser"]),
-		l.gap.Round(time.Millisecond), l.slowest.Round(time.Millisecond))
+		l.gap.Round(time.Millisecond), l.slowest["GetUser"].Round(time.Millisecond), l.slowest["CreateUser"].Round(time.Millisecond))
+	if slowest := l.slowest["GetUser"]; slowest > client.DefaultPolicy().Timeout {
+		t.Errorf("a call took %s, longer than calls may by default", slowest)
+	}
 	if rate < leastRate {
 		t.Errorf("%.0f calls a second are too few to say anything; want %d", rate, leastRate)
 	}
