@@ -1,7 +1,6 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 
@@ -33,6 +32,9 @@ func Client[C any](callee string, newClient func(grpc.ClientConnInterface) C, op
 	where := caller()
 	if newClient == nil {
 		return misuse("Client", errNil)
+	}
+	if err := stack.CheckCallee(callee); err != nil {
+		return misuse("Client", err)
 	}
 	var o clientOptions
 	for _, opt := range opts {
@@ -101,16 +103,11 @@ func listed(opts []fx.Option) map[string]string {
 // before anything starts. The section must not be one of the framework's.
 func Config[T any](section string, defaults T) fx.Option {
 	where := caller()
-	if stack.Reserved(section) {
-		return misuse("Config", fmt.Errorf("section %q is the framework's own; choose another name", section))
-	}
-	sec := config.Section{Path: section, Defaults: defaults}
-	// Values that the defaults lack are no misuse: files and environment bring them.
-	if _, err := config.Load(config.Sources{NoFile: true}, sec); err != nil && !errors.As(err, new(*config.Error)) {
+	if err := stack.CheckSection(section, defaults); err != nil {
 		return misuse("Config", err)
 	}
 	return fx.Options(
-		declare(declaration{where: where, section: &sec}),
+		declare(declaration{where: where, section: &config.Section{Path: section, Defaults: defaults}}),
 		fx.Provide(func(c *config.Config) (T, error) { return config.Get[T](c, section) }),
 	)
 }

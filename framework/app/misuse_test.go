@@ -25,6 +25,8 @@ func TestMistakesAreExplained(t *testing.T) {
 		"http twice":        {listed, "app.HTTP: a handler is given at programs_test.go:", "one mux"},
 		"arg range":         {listed, `app.HTTP: app.Arg(1, "x"): app_test.needStore has 1 parameters`},
 		"arg in":            {listed, "app.Arg: parameter 0 of", "fx.In"},
+		"bad callee":        {listed, `"User_Service"`},
+		"bad name":          {`"My_Service"`, "lower-case"},
 		"nil serve":         {listed, "app.Serve: the function is nil"},
 		"nil client":        {listed, "app.Client: the function is nil"},
 		"nil http":          {listed, "app.HTTP: want a constructor"},

@@ -119,6 +119,8 @@ func programs() map[string]func() {
 		"http twice":        run(app.HTTP(mux), app.HTTP(mux)),
 		"arg range":         run(app.HTTP(needStore, app.Arg(1, "x"))),
 		"arg in":            run(app.HTTP(func(struct{ fx.In }, string) http.Handler { return nil }, app.Arg(1, "x"))),
+		"bad callee":        run(app.Client("User_Service", testpb.NewTestServiceClient)),
+		"bad name":          func() { app.Run("My_Service", serve) },
 		"nil serve":         run(app.Serve[testpb.TestServiceServer](nil, newImpl)),
 		"nil client":        run(app.Client[testpb.TestServiceClient]("user-service", nil)),
 		"nil http":          run(app.HTTP(nil)),

@@ -105,14 +105,6 @@ func TestSignalDuringTheStartReleasesEverything(t *testing.T) {
 		p.wrote("store closed")
 		p.wrote("goroutine 1 ")
 	})
-	t.Run("in a constructor that does not return", func(t *testing.T) {
-		t.Parallel()
-		p := start(t, "deaf constructor")
-		p.wrote("constructor began")
-		p.signal(syscall.SIGTERM)
-		p.exits(1)
-		p.wrote("a constructor does not return")
-	})
 	t.Run("in a hook that does not return", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, "deaf hook")
@@ -159,14 +151,25 @@ func TestMissingCalleeIsNamedWhenTheStartTimesOut(t *testing.T) {
 	p.wrote("store closed")
 }
 
-func TestStopHookThatDoesNotReturnCostsNobodyElse(t *testing.T) {
+// What does not return is waited for a while and left behind; all others have their turn.
+func TestWhatDoesNotReturnIsLeftBehind(t *testing.T) {
 	t.Parallel()
-	p := start(t, "deaf stop hook")
-	p.ready()
-	p.signal(syscall.SIGTERM)
-	p.exits(1)
-	p.wrote("store closed")
-	p.wrote("does not return")
+	hook := start(t, "deaf stop hook")
+	worker := start(t, "deaf worker", "MY_SERVICE__REGISTRATION__ENABLED=false")
+	constructor := start(t, "deaf constructor")
+	hook.ready()
+	worker.ready()
+	constructor.wrote("constructor began")
+	for _, p := range []*process{hook, worker, constructor} {
+		p.signal(syscall.SIGTERM)
+	}
+	hook.exits(1)
+	hook.wrote("store closed")
+	hook.wrote("a stop hook does not return")
+	worker.exits(1)
+	worker.wrote(`worker \"beat\" does not return`)
+	constructor.exits(1)
+	constructor.wrote("a constructor does not return")
 }
 
 func TestPanicInAStartHookReleasesWhatWasBuilt(t *testing.T) {
@@ -205,15 +208,6 @@ func TestFailureOfAPartStopsWithStatusOne(t *testing.T) {
 			p.wrote("stopped, but not cleanly")
 		})
 	}
-}
-
-func TestWorkerThatDoesNotReturnIsLeftBehind(t *testing.T) {
-	t.Parallel()
-	p := start(t, "deaf worker", "MY_SERVICE__REGISTRATION__ENABLED=false")
-	p.ready()
-	p.signal(syscall.SIGTERM)
-	p.exits(1)
-	p.wrote(`worker \"beat\" does not return`)
 }
 
 func TestShutdownerChoosesTheStatus(t *testing.T) {

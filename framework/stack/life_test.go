@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -216,6 +217,27 @@ func TestFailureOfATaskIsReportedOnce(t *testing.T) {
 	}
 	if err := s.Close(t.Context()); err != nil || len(failed) > 0 {
 		t.Errorf("close: %v, reports: %d more", err, len(failed))
+	}
+}
+
+func TestListenerThatDiesIsReported(t *testing.T) {
+	t.Parallel()
+	p, _, _ := params(t)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Replace.Listener = l
+	failed := make(chan error, 1)
+	p.Failed = func(err error) { failed <- err }
+	s := build(t, p)
+	up(t, s)
+	_ = l.Close() // behind the server's back
+	if err := <-failed; !strings.Contains(err.Error(), "server stopped serving") {
+		t.Error(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

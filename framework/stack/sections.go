@@ -1,6 +1,9 @@
 package stack
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/newsvc/newsvc/framework/admin"
 	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/config"
@@ -91,6 +94,29 @@ func LoadConfig(src config.Sources, callees []string, own ...config.Section) (*c
 	}
 	c, err := ReadConfig(settings, callees)
 	return settings, c, err
+}
+
+// CheckSection tells whether a section can be declared: its name, whose it is, and the type of its defaults.
+func CheckSection(path string, defaults any) error {
+	if Reserved(path) {
+		return fmt.Errorf("section %q is the framework's own; choose another name", path)
+	}
+	return declarable(config.Section{Path: path, Defaults: defaults})
+}
+
+// CheckCallee tells whether a service of this name can be called.
+func CheckCallee(callee string) error {
+	return declarable(config.Section{Path: "clients." + callee, Defaults: client.DefaultPolicy()})
+}
+
+// declarable loads a section from nothing. Values that its defaults lack are no mistake: files and environment bring
+// them.
+func declarable(section config.Section) error {
+	_, err := config.Load(config.Sources{NoFile: true}, section)
+	if errors.As(err, new(*config.Error)) {
+		return nil
+	}
+	return err
 }
 
 // read keeps the first error, so that ReadConfig is a list rather than a staircase.

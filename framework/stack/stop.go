@@ -75,8 +75,8 @@ func (s *Stack) drain(ctx context.Context) error {
 		cancel()
 	}
 	<-stopHTTP.Done()
-	workErr := s.stopWork(ctx)
 	<-withdrawn.Done()
+	workErr := s.stopWork(ctx)
 	var fileErr error
 	if s.p.Process.ReadyFile != "" {
 		fileErr = removeReady(s.p.Process.ReadyFile)

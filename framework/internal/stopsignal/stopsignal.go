@@ -21,11 +21,14 @@ type Error struct{ syscall.Signal }
 // Error names the signal.
 func (e Error) Error() string { return "signal " + e.Signal.String() }
 
-// Watch takes over SIGINT, SIGTERM, SIGHUP and SIGQUIT. The first one ends the context with an [Error] as its cause;
+// Watch takes over SIGINT, SIGTERM, SIGHUP and SIGQUIT; SIGHUP stays ignored where it was, as under nohup. The first one ends the context with an [Error] as its cause;
 // the second calls exit with 128 and the signal's number. stop gives the signals back and waits for nothing but itself.
 func Watch(exit func(code int)) (ctx context.Context, stop func()) {
 	in := make(chan os.Signal, 2)
-	signal.Notify(in, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	signal.Notify(in, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(in, syscall.SIGHUP)
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	l := loop.Start(context.Background(), func(stopped context.Context) {
 		defer signal.Stop(in)

@@ -5,6 +5,7 @@ package stopsignal_test
 import (
 	"context"
 	"errors"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,6 +42,19 @@ func TestFirstSignalEndsTheContextAndTheSecondTheProcess(t *testing.T) {
 		t.Errorf("exit(%d)", code)
 	}
 	stop()
+}
+
+func TestHangupStaysIgnoredUnderNohup(t *testing.T) {
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
+	ctx, stop := stopsignal.Watch(func(int) { t.Error("exit") })
+	defer stop()
+	raise(t, syscall.SIGHUP)
+	raise(t, syscall.SIGTERM)
+	<-ctx.Done()
+	if sig := (stopsignal.Error{}); !errors.As(context.Cause(ctx), &sig) || sig.Signal != syscall.SIGTERM {
+		t.Errorf("cause = %v", context.Cause(ctx))
+	}
 }
 
 func TestStopWithoutASignal(t *testing.T) {
