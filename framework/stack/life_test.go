@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/stack"
 )
@@ -318,6 +320,17 @@ func TestEtcdClientIsThereOnlyWhenDiscoveryIsNotReplaced(t *testing.T) {
 	p.Replace = stack.Replace{}
 	if cli, err := build(t, p).NeedEtcd(); err != nil || cli == nil {
 		t.Errorf("client %v, err = %v", cli, err)
+	}
+}
+
+func TestLogIsOptional(t *testing.T) {
+	t.Parallel()
+	p, _, _ := params(t)
+	p.Log, p.Level = nil, zap.AtomicLevel{}
+	s := build(t, p)
+	up(t, s)
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

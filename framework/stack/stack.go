@@ -57,7 +57,7 @@ type Params struct {
 	Serves bool
 	// ServerOptions adjust the gRPC server beyond its configuration.
 	ServerOptions []server.Option
-	// Log takes everything that is to be told; Level changes what it shows at run time.
+	// Log takes everything that is to be told, nil for silence; Level changes what it shows at run time.
 	Log   *zap.Logger
 	Level zap.AtomicLevel
 	// Process is what the environment says.
@@ -138,6 +138,12 @@ const startCondition = "start"
 func New(p Params) (*Stack, error) {
 	if err := discovery.CheckService(p.Service); err != nil {
 		return nil, err
+	}
+	if p.Log == nil {
+		p.Log = zap.NewNop()
+	}
+	if p.Level == (zap.AtomicLevel{}) {
+		p.Level = zap.NewAtomicLevel()
 	}
 	s := &Stack{
 		p: p, log: p.Log, incarnation: discovery.NewIncarnation(),
