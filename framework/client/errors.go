@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -23,7 +24,7 @@ func (c *Conn) explain(ch *channel, bound limit, repeated int, refusal, err erro
 			earlier = fmt.Sprintf("; %d attempts before were refused, the last with: %s", repeated, status.Convert(refusal).Message())
 		}
 		return status.Errorf(codes.DeadlineExceeded, "no answer from %q within %s; gRPC says: %s%s%s",
-			c.callee, c.limitText(bound), status.Convert(err).Message(), c.discoveryText(ch), earlier)
+			c.callee, c.limitText(bound), status.Convert(err).Message(), c.discoveryText(ch, err), earlier)
 	}
 	return c.clean(ch, repeated, err)
 }
@@ -50,10 +51,14 @@ func (c *Conn) origin(key string) string {
 	return "clients." + c.callee + "." + key
 }
 
-// discoveryText tells what the resolver knows when that may be why a call found nobody.
-func (c *Conn) discoveryText(ch *channel) string {
+// discoveryText tells what the resolver knows when that may be why a call found nobody; nothing when its own error
+// says so already.
+func (c *Conn) discoveryText(ch *channel, failed error) string {
 	known, _ := ch.hub.watch()
 	if err := ch.hub.err(); err != nil {
+		if strings.Contains(status.Convert(failed).Message(), err.Error()) {
+			return ""
+		}
 		return fmt.Sprintf("; resolving %q: %v", ch.target, err)
 	}
 	if known == 0 {
@@ -78,7 +83,7 @@ func (c *Conn) clean(ch *channel, repeated int, err error) error {
 		}
 		return status.FromProto(p).Err()
 	}
-	if reason := c.discoveryText(ch); reason != "" {
+	if reason := c.discoveryText(ch, err); reason != "" {
 		p := st.Proto()
 		p.Message = fmt.Sprintf("calling %q: %s%s", c.callee, p.GetMessage(), reason)
 		return status.FromProto(p).Err()

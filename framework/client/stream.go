@@ -59,7 +59,7 @@ func (c *Conn) openOnce(ctx context.Context, desc *grpc.StreamDesc, method strin
 	a.end(err)
 	if late {
 		return nil, nil, status.Errorf(codes.Unavailable, "no instance of %q took the stream within %v (%s; raise it there); gRPC says: %s%s",
-			c.callee, p.openTimeout, c.origin("open_timeout"), status.Convert(err).Message(), c.discoveryText(ch))
+			c.callee, p.openTimeout, c.origin("open_timeout"), status.Convert(err).Message(), c.discoveryText(ch, err))
 	}
 	return nil, nil, c.explainStream(ctx, ch, 0, err)
 }
@@ -71,7 +71,7 @@ func (c *Conn) explainStream(ctx context.Context, ch *channel, repeated int, err
 	}
 	if deadline, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded && time.Until(deadline) <= 0 {
 		return status.Errorf(codes.DeadlineExceeded, "the stream to %q ended with the caller's own deadline (give the caller more time); gRPC says: %s%s",
-			c.callee, status.Convert(err).Message(), c.discoveryText(ch))
+			c.callee, status.Convert(err).Message(), c.discoveryText(ch, err))
 	}
 	return c.clean(ch, repeated, err)
 }
