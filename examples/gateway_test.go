@@ -298,8 +298,8 @@ func (b *browser) begin(ctx context.Context) *httpLoad {
 	id := b.do(ctx, 200, "POST", "/v1/users", `{"user":{"email":"load@example.com"}}`).json(b.t)["id"].(string)
 	run, cancel := context.WithCancel(ctx)
 	l := &httpLoad{cancel: cancel, began: time.Now()}
-	tokens := make(chan int, loadRate)
-	l.ended.Go(func() { pace(run, tokens) })
+	tokens := make(chan struct{}, loadRate)
+	l.ended.Go(func() { pace(run, loadRate, tokens) })
 	for range 16 {
 		l.ended.Go(func() {
 			for range tokens {

@@ -22,7 +22,7 @@ import (
 const (
 	loadRate    = 300 // calls a second that are begun
 	leastRate   = 200 // calls a second that a test needs to have ended
-	loadWorkers = 64
+	loadWorkers = 32
 	createEvery = 10 // every so many calls one creates a user, the others get one
 )
 
@@ -55,26 +55,29 @@ func (c *cluster) begin(ctx context.Context) *load {
 	}
 	run, cancel := context.WithCancel(context.Background())
 	l.cancel, l.began, l.last, l.gap = cancel, time.Now(), time.Now(), 0
-	tokens := make(chan int, loadRate) // a busy machine may fall behind by a second
-	l.ended.Go(func() { pace(run, tokens) })
-	for range loadWorkers {
-		l.ended.Go(func() {
-			for n := range tokens {
-				if n%createEvery == 0 {
-					l.create(context.Background())
-				} else {
-					l.get(context.Background())
-				}
-			}
-		})
-	}
+	// Creations wait for the disk, which may be busy with others; calls that only read are not to wait for them.
+	l.run(run, loadRate/createEvery, l.create)
+	l.run(run, loadRate-loadRate/createEvery, l.get)
 	c.t.Cleanup(func() { cancel(); l.ended.Wait() })
 	eventually(ctx, c.t, text("the load does not begin"), func() bool { return l.count() > 50 })
 	return l
 }
 
-// pace hands out loadRate tokens a second; those that no worker is free for are lost.
-func pace(ctx context.Context, tokens chan<- int) {
+// run makes rate calls a second until ctx ends.
+func (l *load) run(ctx context.Context, rate int, call func(context.Context)) {
+	tokens := make(chan struct{}, rate) // a busy machine may fall behind by a second
+	l.ended.Go(func() { pace(ctx, rate, tokens) })
+	for range loadWorkers {
+		l.ended.Go(func() {
+			for range tokens {
+				call(context.Background())
+			}
+		})
+	}
+}
+
+// pace hands out rate tokens a second; those that no worker is free for are lost.
+func pace(ctx context.Context, rate int, tokens chan<- struct{}) {
 	defer close(tokens)
 	tick := time.NewTicker(time.Second / 100)
 	defer tick.Stop()
@@ -85,9 +88,9 @@ func pace(ctx context.Context, tokens chan<- int) {
 			return
 		case <-tick.C:
 		}
-		for due := int(time.Since(began).Seconds() * loadRate); n < due; n++ {
+		for due := int(time.Since(began).Seconds() * float64(rate)); n < due; n++ {
 			select {
-			case tokens <- n:
+			case tokens <- struct{}{}:
 			default:
 			}
 		}

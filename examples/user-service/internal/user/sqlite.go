@@ -22,13 +22,14 @@ const openTimeout = 10 * time.Second
 // SQLiteStore is a [Store] in one SQLite file, which several processes on one machine may share.
 //
 // Writers, in this process and in others, take turns: in this process they queue for the one connection that writes,
-// among processes for SQLite's write lock, which every transaction takes at its beginning (BEGIN IMMEDIATE), so that
-// none fails half way. Readers are not held up (WAL).
+// among processes they ask for SQLite's write lock, which every transaction takes at its beginning (BEGIN IMMEDIATE), so
+// that none fails half way. Readers are not held up (WAL).
 type SQLiteStore struct {
 	id     string // identity of the data
 	path   string
 	keep   int64
 	poll   time.Duration
+	busy   time.Duration // how long a write waits for its turn
 	writer *sql.DB
 	reader *sql.DB
 	news   news
@@ -46,7 +47,7 @@ func OpenSQLite(cfg Config) (*SQLiteStore, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("open users %q: make its directory: %w; set path to a place this process may write", cfg.Path, err)
 	}
-	s := &SQLiteStore{path: cfg.Path, keep: int64(cfg.KeepChanges), poll: cfg.PollInterval, closed: make(chan struct{})}
+	s := &SQLiteStore{path: cfg.Path, keep: int64(cfg.KeepChanges), poll: cfg.PollInterval, busy: cfg.BusyTimeout, closed: make(chan struct{})}
 	var err error
 	if s.writer, err = openDB(cfg, "_txlock=immediate"); err != nil {
 		return nil, fmt.Errorf("open users %q: %w", cfg.Path, err)
@@ -180,7 +181,13 @@ func (s *SQLiteStore) Close() error {
 
 // write runs do in a transaction that holds the write lock from its beginning.
 func (s *SQLiteStore) write(ctx context.Context, what string, do func(*sql.Tx) error) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
+	until := time.Now().Add(s.busy)
+	conn, err := s.writer.Conn(ctx)
+	if err != nil {
+		return s.failed(what, err)
+	}
+	defer func() { _ = conn.Close() }() // gives it back
+	tx, err := begin(ctx, conn, until)
 	if err != nil {
 		return s.failed(what, err)
 	}
@@ -193,6 +200,33 @@ func (s *SQLiteStore) write(ctx context.Context, what string, do func(*sql.Tx) e
 	}
 	s.news.tell()
 	return nil
+}
+
+// begin takes the write lock, asking for it every millisecond or so. SQLite's own way of waiting sleeps longer and longer,
+// up to 100ms: who has waited long then hardly finds it free, while newcomers do.
+func begin(ctx context.Context, conn *sql.Conn, until time.Time) (*sql.Tx, error) {
+	if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		tx, err := conn.BeginTx(ctx, nil)
+		if err == nil || !isBusy(err) || time.Now().After(until) {
+			return tx, err
+		}
+		timer.Reset(around(time.Millisecond))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func isBusy(err error) bool {
+	code, ok := errors.AsType[*sqlite.Error](err)
+	return ok && code.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
 // failed says what was tried on which file, and gives errors of the driver the names of [Store].
@@ -210,7 +244,7 @@ func (s *SQLiteStore) failed(what string, err error) error {
 		return ErrClosed
 	default:
 	}
-	if code, ok := errors.AsType[*sqlite.Error](err); ok && code.Code()&0xff == sqlite3.SQLITE_BUSY {
+	if isBusy(err) {
 		return fmt.Errorf("%s in %q: %w: %w", what, s.path, ErrBusy, err)
 	}
 	return fmt.Errorf("%s in %q: %w", what, s.path, err)
