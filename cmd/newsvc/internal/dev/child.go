@@ -24,7 +24,7 @@ const (
 	restartFirst = 500 * time.Millisecond // the wait before a child that died is started again, doubled each time
 	restartMost  = 10 * time.Second
 	steady       = 30 * time.Second // a child that lived so long starts over with the shortest wait
-	killAfter    = 40 * time.Second // after SIGTERM; more than any service's own budget by default
+	killAfter    = 45 * time.Second // after SIGTERM; more than a service takes by default: 25 s to drain, 15 s to close
 	readyPoll    = 50 * time.Millisecond
 )
 
