@@ -161,6 +161,8 @@ func TestErrorsOfTheEnvironment(t *testing.T) {
 			`env BLOGGER_USER__COLOUR: unknown key "colour"; known here: "clients", "etcd", "server"`},
 		"callee": {"BLOGGER_USER__CLIENTS__ORDERS__TIMEOUT=1s",
 			`env BLOGGER_USER__CLIENTS__ORDERS__TIMEOUT: unknown key "clients.orders"; no callee of this name is declared: main.go needs app.Client("orders", ...)`},
+		"callee with a dash": {"BLOGGER_USER__CLIENTS__NEW_ORDERS__TIMEOUT=1s",
+			`env BLOGGER_USER__CLIENTS__NEW_ORDERS__TIMEOUT: unknown key "clients.new_orders"; no callee of this name is declared: main.go needs app.Client("new-orders", ...)`},
 		"nothing": {"BLOGGER_USER__=x",
 			`env BLOGGER_USER__: unknown key ""; known here: "clients", "etcd", "server"`},
 		"group": {"BLOGGER_USER__SERVER__TLS=x",

@@ -37,7 +37,7 @@ func (ld *loader) unknown(n *node, path []string) string {
 		return text + `no callee is declared: main.go needs for example app.Client("user-service", ...)`
 	}
 	if parent == "clients" {
-		remedy := fmt.Sprintf("no callee of this name is declared: main.go needs app.Client(%q, ...)", name)
+		remedy := fmt.Sprintf("no callee of this name is declared: main.go needs app.Client(%q, ...)", strings.ReplaceAll(name, "_", "-"))
 		if near := nearest(name, n.names()); near != "" {
 			remedy = suggest(near, parent, nil) + " if not, " + remedy
 		}
