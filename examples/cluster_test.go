@@ -11,6 +11,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/discovery"
@@ -61,7 +63,11 @@ func startEtcd(t *testing.T) []string {
 func newCluster(t *testing.T, endpoints []string, env ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, endpoints: endpoints, db: filepath.Join(t.TempDir(), "users.db"), env: env}
-	cli, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop(), DialKeepAliveTime: time.Second, DialKeepAliveTimeout: time.Second})
+	often := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1, MaxDelay: 50 * time.Millisecond} // the default waits for minutes
+	cli, err := clientv3.New(clientv3.Config{
+		Endpoints: endpoints, Logger: zap.NewNop(), DialKeepAliveTime: time.Second, DialKeepAliveTimeout: time.Second,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: often, MinConnectTimeout: time.Second})},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -201,10 +201,10 @@ func TestAServiceThatStartsBeforeEtcdIsFoundOnceEtcdIsThere(t *testing.T) {
 	pass(ctx, t, 2*time.Second)
 	launchEtcd(ctx, t, dir, addr)
 	since := time.Now()
-	i := &instance{p, p.awaitReady(ctx)}
+	ready := p.awaitReady(ctx)
 	t.Logf("registered %s after etcd was there", time.Since(since).Round(time.Millisecond))
 	c.call(ctx, 1)
 	l := c.begin(ctx)
-	l.firstAnswer(ctx, i.GRPC)
+	l.firstAnswer(ctx, ready.GRPC)
 	l.end(t, "GetUser", "CreateUser")
 }

@@ -61,8 +61,8 @@ func start(t *testing.T) (string, <-chan metadata.MD) {
 	return "http://" + addr, fake.seen
 }
 
-// send makes a request and answers what came back.
-func send(t *testing.T, method, url, body string, headers ...string) (*http.Response, string) {
+// send makes a request and answers status and body.
+func send(t *testing.T, method, url, body string, headers ...string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -81,36 +81,36 @@ func send(t *testing.T, method, url, body string, headers ...string) (*http.Resp
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(text)
+	return res.StatusCode, string(text)
 }
 
 func TestAGetIsACallByName(t *testing.T) {
 	t.Parallel()
 	base, _ := start(t)
-	res, body := send(t, "GET", base+"/v1/users/1", "")
+	code, body := send(t, "GET", base+"/v1/users/1", "")
 	var user map[string]any
-	if err := json.Unmarshal([]byte(body), &user); err != nil || res.StatusCode != 200 || user["email"] != "ada@example.com" {
-		t.Errorf("status %d, %s, %v; want the user", res.StatusCode, body, err)
+	if err := json.Unmarshal([]byte(body), &user); err != nil || code != 200 || user["email"] != "ada@example.com" {
+		t.Errorf("status %d, %s, %v; want the user", code, body, err)
 	}
 }
 
 func TestErrorsKeepCodeAndDetails(t *testing.T) {
 	t.Parallel()
 	base, _ := start(t)
-	res, body := send(t, "GET", base+"/v1/users/2", "")
-	if res.StatusCode != 404 || !strings.Contains(body, "no such user") || !strings.Contains(body, "ResourceInfo") {
-		t.Errorf("status %d, %s; want 404 with its details", res.StatusCode, body)
+	code, body := send(t, "GET", base+"/v1/users/2", "")
+	if code != 404 || !strings.Contains(body, "no such user") || !strings.Contains(body, "ResourceInfo") {
+		t.Errorf("status %d, %s; want 404 with its details", code, body)
 	}
 }
 
 func TestAnUnknownMethodOfAPathIsNotAllowed(t *testing.T) {
 	t.Parallel()
 	base, seen := start(t)
-	if res, body := send(t, "PUT", base+"/v1/users/1", ""); res.StatusCode != 405 || !strings.Contains(body, "PUT") {
-		t.Errorf("status %d, %s; want 405 and what is not allowed", res.StatusCode, body)
+	if code, body := send(t, "PUT", base+"/v1/users/1", ""); code != 405 || !strings.Contains(body, "PUT") {
+		t.Errorf("status %d, %s; want 405 and what is not allowed", code, body)
 	}
-	if res, body := send(t, "GET", base+"/v2/users", ""); res.StatusCode != 404 {
-		t.Errorf("status %d, %s; want 404", res.StatusCode, body)
+	if code, body := send(t, "GET", base+"/v2/users", ""); code != 404 {
+		t.Errorf("status %d, %s; want 404", code, body)
 	}
 	if len(seen) > 0 {
 		t.Errorf("the service was called: %v", <-seen)
