@@ -15,7 +15,12 @@ import (
 // belongs there.
 type incarnationKey struct{}
 
+// String and that of the value are what gRPC's log lines show of an address.
+func (incarnationKey) String() string { return "incarnation" }
+
 type incarnation string
+
+func (i incarnation) String() string { return string(i) }
 
 // Equal makes gRPC's comparison one of values.
 func (i incarnation) Equal(o any) bool {

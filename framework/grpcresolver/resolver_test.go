@@ -71,6 +71,17 @@ func TestASnapshotIsUsedWithinBuild(t *testing.T) {
 	}
 }
 
+func TestAnAddressInALogLineShowsItsIncarnation(t *testing.T) {
+	t.Parallel()
+	i := instance("10.0.0.1:9000")
+	_, c := primed(t, i)
+	cc, _ := build(t, c, grpcresolver.Options{})
+	text := cc.last().Endpoints[0].Addresses[0].String()
+	if !strings.Contains(text, "incarnation") || !strings.Contains(text, i.Incarnation) || strings.Contains(text, "%!") {
+		t.Errorf("gRPC shows an address as %s, want its incarnation %q in it", text, i.Incarnation)
+	}
+}
+
 func TestOnlyTheIncarnationTellsConnectionsApart(t *testing.T) {
 	t.Parallel()
 	r, c := primed(t, instance("10.0.0.1:9000"))
