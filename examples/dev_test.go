@@ -412,9 +412,9 @@ func TestDevTakesAnotherPortForHTTPWhenItsOwnIsBusy(t *testing.T) {
 	if host, other, err := net.SplitHostPort(addr); err != nil || host != "127.0.0.1" || other == port {
 		t.Errorf("HTTP is at %q; want another port of the loopback interface than %s", addr, port)
 	}
-	if !strings.Contains(p.out.String(), "http://"+addr) || !strings.Contains(p.out.String(), port) {
-		t.Errorf("newsvc dev does not say that HTTP is at %s because %s is busy", addr, port)
-	}
+	eventually(ctx, t, text("newsvc dev does not say that HTTP is at %s because %s is busy", addr, port), func() bool {
+		return strings.Contains(p.out.String(), "http://"+addr) && strings.Contains(p.out.String(), port)
+	})
 	// Nobody serves users here: the answer says who is missing and where they were looked for.
 	a := newBrowser(t, addr).do(ctx, 504, "GET", "/v1/users", "")
 	for _, want := range []string{"user-service", "/newsvc/default"} {

@@ -6,6 +6,7 @@ package examples_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -53,7 +54,7 @@ func build() (err error) {
 	cmd := exec.Command("go", "build", "-o", bin+string(filepath.Separator), "./cmd/newsvc", "./examples/user-service", "./examples/gateway")
 	cmd.Dir = repo()
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build what is tested: %w\n%s", err, out)
+		return errors.Join(fmt.Errorf("build what is tested: %w\n%s", err, out), os.RemoveAll(bin))
 	}
 	return nil
 }
