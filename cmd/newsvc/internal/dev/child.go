@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -90,9 +89,9 @@ func (c *child) run(ctx context.Context) error {
 	g.Go(func() error { c.awaitReady(ended, cmd.Process.Pid); return nil })
 	err := cmd.Wait()
 	cancel()
-	_ = w.Close()                                       // an io.PipeWriter's Close never fails
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind; usually nothing, hence ESRCH
-	_ = g.Wait()                                        // none of them returns an error
+	_ = w.Close() // an io.PipeWriter's Close never fails
+	killGroup(cmd.Process.Pid)
+	_ = g.Wait() // none of them returns an error
 	if rerr := os.Remove(c.ready); rerr == nil || errors.Is(rerr, fs.ErrNotExist) {
 		c.changed()
 	}
@@ -106,10 +105,10 @@ func (c *child) terminate(ctx, ended context.Context, pid int) {
 		return
 	case <-ctx.Done():
 	}
-	_ = syscall.Kill(pid, syscall.SIGTERM) // it may be gone by now, and that is what we want
+	drain(pid)
 	if pause(ended, killAfter) {
 		c.out.say(c.label, fmt.Sprintf("did not stop within %s; killing it", killAfter))
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
+		killGroup(pid)
 	}
 }
 

@@ -2,12 +2,10 @@ package dev
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 // Record is .newsvc/dev.json: what other tools read to find what a running newsvc dev has started.
@@ -55,15 +53,6 @@ func ReadRecord(path string) (Record, error) {
 		return r, fmt.Errorf("%s: its process %d is gone: %w", path, r.PID, fs.ErrNotExist)
 	}
 	return r, nil
-}
-
-// alive reports whether a process with that id exists; one of another user does.
-func alive(pid int) bool {
-	if pid <= 0 {
-		return false
-	}
-	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
 // write makes the record appear whole.

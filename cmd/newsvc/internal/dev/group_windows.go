@@ -1,0 +1,34 @@
+package dev
+
+import (
+	"os"
+	"syscall"
+)
+
+// ownGroup puts a child into a process group of its own, so that Ctrl-C reaches it through newsvc dev alone.
+func ownGroup() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
+}
+
+// drain ends a process at once: Windows has no signal that asks for it. Its registration ends with its lease.
+func drain(pid int) { killGroup(pid) }
+
+// killGroup ends a process; what it started stays.
+func killGroup(pid int) {
+	if p, err := os.FindProcess(pid); err == nil {
+		_ = p.Kill() // it may be gone by now, and that is what we want
+		_ = p.Release()
+	}
+}
+
+// alive reports whether a process with that id exists.
+func alive(pid int) bool {
+	if pid <= 0 {
+		return false
+	}
+	p, err := os.FindProcess(pid) // opens it
+	if err != nil {
+		return false
+	}
+	return p.Release() == nil
+}
