@@ -68,7 +68,7 @@ func OpenSQLite(cfg Config) (*SQLiteStore, error) {
 func openDB(cfg Config, options string) (*sql.DB, error) {
 	path := (&url.URL{Path: filepath.ToSlash(cfg.Path)}).EscapedPath()
 	// synchronous stays FULL: what was answered is on the disk.
-	dsn := "file:" + path + "?_busy_timeout=" + strconv.FormatInt(cfg.BusyTimeout.Milliseconds(), 10) + "&_journal_mode=WAL&" + options
+	dsn := "file:" + path + "?_busy_timeout=" + strconv.FormatInt(cfg.BusyTimeout.Milliseconds(), 10) + "&" + options
 	connector, err := sqlite.NewConnector(dsn)
 	if err != nil {
 		return nil, err
@@ -77,6 +77,9 @@ func openDB(cfg Config, options string) (*sql.DB, error) {
 }
 
 func (s *SQLiteStore) prepare(ctx context.Context) error {
+	if err := s.enterWAL(ctx); err != nil {
+		return s.failed("prepare the file", err)
+	}
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
@@ -84,6 +87,15 @@ func (s *SQLiteStore) prepare(ctx context.Context) error {
 		return s.failed("read the identity", err)
 	}
 	return nil
+}
+
+// enterWAL makes the file one that readers and a writer can use at a time; it stays so. While another process looks at a
+// new file SQLite refuses this at once, whatever its busy timeout.
+func (s *SQLiteStore) enterWAL(ctx context.Context) error {
+	return whileBusy(ctx, time.Now().Add(openTimeout), func() error {
+		_, err := s.writer.ExecContext(ctx, "PRAGMA journal_mode = WAL")
+		return err
+	})
 }
 
 // Create implements [Store].
@@ -208,18 +220,29 @@ func begin(ctx context.Context, conn *sql.Conn, until time.Time) (*sql.Tx, error
 	if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil {
 		return nil, err
 	}
+	var tx *sql.Tx
+	err := whileBusy(ctx, until, func() (err error) {
+		tx, err = conn.BeginTx(ctx, nil)
+		return err
+	})
+	return tx, err
+}
+
+// whileBusy does something again every millisecond or so until it succeeds, fails for another reason than that the file
+// is busy, or its time is over.
+func whileBusy(ctx context.Context, until time.Time, do func() error) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		tx, err := conn.BeginTx(ctx, nil)
+		err := do()
 		if err == nil || !isBusy(err) || time.Now().After(until) {
-			return tx, err
+			return err
 		}
 		timer.Reset(around(time.Millisecond))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
