@@ -180,7 +180,8 @@ func TestMutualTLSByCalleeName(t *testing.T) {
 		}
 	})
 	for name, tc := range map[string]struct{ certificate, tls, want string }{
-		"a caller without a certificate":       {service, "{ca: " + in("ca.pem") + "}", "certificate required"},
+		// In TLS 1.3 the caller's handshake is over before the refusal comes, so its text may be lost with the connection.
+		"a caller without a certificate":       {service, "{ca: " + in("ca.pem") + "}", ""},
 		"a callee with somebody else's":        {"order-service", withCert, `certificate is valid for order-service, not user-service`},
 		"a callee of an authority not trusted": {service, "{enabled: true}", "unknown authority"},
 	} {
