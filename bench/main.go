@@ -83,11 +83,9 @@ func (s settings) all(ctx context.Context) (err error) {
 		}
 	}
 	if s.samples > 0 {
-		line, err := s.propagation(ctx, etcd.hello.Addr)
-		if err != nil {
+		if err := s.propagation(ctx, etcd.hello.Addr); err != nil {
 			return err
 		}
-		machine += line
 	}
 	fmt.Fprintf(s.out, "\ntook %v\nBENCH%s\n", time.Since(begin).Round(time.Second), machine)
 	return nil

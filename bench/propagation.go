@@ -27,11 +27,11 @@ const (
 	joiner       = "joiner"
 )
 
-// propagation measures how fast a change in etcd reaches the calls, prints a table and returns what the last line says.
-func (s settings) propagation(ctx context.Context, etcd string) (line string, err error) {
+// propagation measures how fast a change in etcd reaches the calls, and prints a table and a line for machines.
+func (s settings) propagation(ctx context.Context, etcd string) (err error) {
 	c, err := spawn(ctx, role{Kind: kindPropagation, Etcd: etcd, NoHealth: s.noHealth})
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { err = firstError(err, c.end()) }()
 	names := []string{armNaming, armNewsvc}
@@ -41,7 +41,7 @@ func (s settings) propagation(ctx context.Context, etcd string) (line string, er
 			name := names[(block+i)%len(names)]
 			a, err := c.ask(command{Op: opSamples, Arm: name, Samples: min(blockSize, s.samples-block*blockSize), For: s.pause})
 			if err != nil {
-				return "", fmt.Errorf("propagation, %s: %w", name, err)
+				return fmt.Errorf("propagation, %s: %w", name, err)
 			}
 			joins[name] = appendMillis(joins[name], a.Joins)
 			leaves[name] = appendMillis(leaves[name], a.Leaves)
@@ -56,9 +56,10 @@ func (s settings) propagation(ctx context.Context, etcd string) (line string, er
 	}
 	_ = w.Flush()
 	ours, naming := joins[armNewsvc], joins[armNaming]
-	return fmt.Sprintf(" join_p50_ms=%.2f join_p99_ms=%.2f naming_join_p50_ms=%.2f naming_join_p99_ms=%.2f join_p50_ratio=%.2f leave_p50_ms=%.2f naming_leave_p50_ms=%.2f",
+	fmt.Fprintf(s.out, "PROPAGATION join_p50_ms=%.2f join_p99_ms=%.2f naming_join_p50_ms=%.2f naming_join_p99_ms=%.2f join_p50_ratio=%.2f leave_p50_ms=%.2f naming_leave_p50_ms=%.2f\n",
 		median(ours), quantile(ours, 0.99), median(naming), quantile(naming, 0.99), median(ours)/median(naming),
-		median(leaves[armNewsvc]), median(leaves[armNaming])), nil
+		median(leaves[armNewsvc]), median(leaves[armNaming]))
+	return nil
 }
 
 func appendMillis(list []float64, ds []time.Duration) []float64 {

@@ -179,8 +179,8 @@ func (s settings) compare(bare, again, ours *arm) string {
 		fmt.Fprintf(s.out, "%-30s %.3f (%.2f to %.2f)\n", r.name, median(r.list), slices.Min(r.list), slices.Max(r.list))
 	}
 	fmt.Fprintf(s.out, "chain: metrics counted all %d calls on both sides, an over-long payload was refused, a panic recovered\n", ours.total)
-	return fmt.Sprintf(" throughput_ratio=%.3f cpu_ratio=%.3f aa_cpu_ratio=%.3f aa_throughput_ratio=%.3f allocs_client=%.1f allocs_server=%.1f bare_allocs_client=%.1f bare_allocs_server=%.1f",
-		median(rate), median(cpu), median(aaCPU), median(aaRate), median(ours.clientAllocs), median(ours.serverAllocs), median(bare.clientAllocs), median(bare.serverAllocs))
+	return fmt.Sprintf(" throughput_ratio=%.2f cpu_ratio=%.2f aa_cpu_ratio=%.2f allocs_client=%.0f allocs_server=%.0f",
+		median(rate), median(cpu), median(aaCPU), median(ours.clientAllocs), median(ours.serverAllocs))
 }
 
 func median(list []float64) float64 { return quantile(list, 0.5) }
