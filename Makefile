@@ -29,6 +29,7 @@ help: ## list the targets
 
 .PHONY: dev
 dev: ## run the examples with an etcd of their own; one that dies is started again
+	@echo "compiling newsvc; with an empty build cache that takes a minute or two"
 	go run ./cmd/newsvc dev
 
 .PHONY: build
