@@ -175,6 +175,11 @@ func (c *Conn) update(p Policy) error {
 			return err
 		}
 		c.replaceLocked(ch)
+		if c.next != nil { // until that is ready, which may be never, the rest of the change holds for the present one
+			if err := c.pushLocked(p); err != nil {
+				return err
+			}
+		}
 	case changePushed:
 		if err := c.pushLocked(p); err != nil {
 			return err

@@ -119,6 +119,19 @@ func TestARedialToNobodyLeavesAWorkingConnectionInPlace(t *testing.T) {
 	eventually(t, "nothing waits to take over", func() bool { return c.State().Replacing == "" })
 }
 
+func TestAPushedChangeHoldsWhileARedialWaits(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "127.0.0.1:0", nil)
+	gone := startServer(t, "127.0.0.1:0", nil)
+	gone.Stop()
+	f := newFactory(t, newRegistry(s.addr), nil)
+	c := mustConn(t, f, "user-service")
+	ready(t, c)
+	update(t, f, func(p *client.Policy) { p.Target, p.MaxSendBytes = "static:///"+gone.addr, 1 })
+	_, err := call(t.Context(), c, methodPut)
+	wantCode(t, err, codes.ResourceExhausted)
+}
+
 func TestARedialReplacesAConnectionThatIsNotReadyAtOnce(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "127.0.0.1:0", nil)
