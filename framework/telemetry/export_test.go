@@ -2,6 +2,7 @@ package telemetry_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/newsvc/newsvc/framework/internal/loop"
 	"github.com/newsvc/newsvc/framework/telemetry"
 )
 
@@ -268,6 +270,25 @@ func TestDeadCollectorDelaysNeitherCallsNorClose(t *testing.T) {
 			t.Errorf("%s: no span is counted as lost", name)
 		}
 	}
+}
+
+func TestCloseWithoutTimeLeftStillReturns(t *testing.T) {
+	t.Parallel()
+	tel := exporting(t, (&collector{}).serveGRPC(t), telemetry.ProtocolGRPC, zap.NewNop())
+	callOnce(t, tel)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	closed := make(chan error, 1)
+	l := loop.Start(t.Context(), func(context.Context) { closed <- tel.Close(over) })
+	select {
+	case err := <-closed:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Close = %v, want that its context is over", err)
+		}
+	case <-time.NewTimer(5 * time.Second).C:
+		t.Fatal("Close does not return")
+	}
+	l.Stop()
 }
 
 func TestMissingAuthorityFileIsAnError(t *testing.T) {

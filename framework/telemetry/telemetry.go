@@ -50,6 +50,7 @@ type Telemetry struct {
 	tracer   trace.Tracer
 	sdk      *sdktrace.TracerProvider // nil: no spans
 	exporter *exporter                // nil: spans go to a processor of the caller, or nowhere
+	batches  sdktrace.SpanProcessor   // what feeds exporter
 	ratio    atomic.Uint64            // of math.MaxInt64
 
 	closeOnce sync.Once
@@ -101,7 +102,8 @@ func (t *Telemetry) startTraces(ctx context.Context, cfg TracesConfig, p Params,
 			return fmt.Errorf("start export of traces to %q: %w", cfg.Endpoint, err)
 		}
 		t.exporter = exp
-		o.processors = append(o.processors, sdktrace.NewBatchSpanProcessor(exp, sdktrace.WithExportTimeout(cfg.ExportTimeout)))
+		t.batches = sdktrace.NewBatchSpanProcessor(exp, sdktrace.WithExportTimeout(cfg.ExportTimeout))
+		o.processors = append(o.processors, t.batches)
 	}
 	if len(o.processors) == 0 {
 		t.provider = noop.NewTracerProvider()
@@ -169,6 +171,8 @@ func (t *Telemetry) Close(ctx context.Context) error {
 		}
 		err := t.sdk.Shutdown(ctx)
 		if t.exporter != nil {
+			// Without time left the provider passes its processors over, and nobody would let go of the exporter.
+			_ = t.batches.Shutdown(ctx) // does nothing the second time
 			t.exporter.abort()
 		}
 		if err != nil {
