@@ -36,8 +36,12 @@ type marker struct {
 // find returns the services at or below root, by name. Directories that belong to tools, and those that only hold
 // examples of broken projects, are passed over.
 func find(root string) ([]service, error) {
+	root, err := filepath.EvalSymlinks(root) // WalkDir does not enter a link, not even its root
+	if err != nil {
+		return nil, err
+	}
 	var found []service
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrPermission) {
 				return fs.SkipDir // what we may not read is no service of ours
