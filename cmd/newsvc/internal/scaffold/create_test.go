@@ -90,6 +90,25 @@ func TestEmptyDirectoryIsFilled(t *testing.T) {
 	only(t, cwd, "blogger-user")
 }
 
+func TestLinksAreNotReplaced(t *testing.T) {
+	t.Parallel()
+	for name, target := range map[string]string{"to nothing": "nowhere", "to an empty directory": "empty"} {
+		cwd := realTemp(t)
+		mkdir(t, cwd, "empty")
+		if err := os.Symlink(target, filepath.Join(cwd, "blogger-user")); err != nil {
+			t.Fatal(err)
+		}
+		_, err := scaffold.Create(t.Context(), scaffold.Options{Name: "blogger-user", Cwd: cwd, NoVerify: true})
+		var p *problem.Error
+		if !errors.As(err, &p) || p.ExitCode() != problem.Conflict || !strings.Contains(p.What, "symbolic link") {
+			t.Errorf("%s: Create = %v, want exit 4 and that a link is there", name, err)
+		}
+		if got, err := os.Readlink(filepath.Join(cwd, "blogger-user")); err != nil || got != target {
+			t.Errorf("%s: the link is %q now, %v", name, got, err)
+		}
+	}
+}
+
 func TestFailedWriteLeavesNothing(t *testing.T) {
 	t.Parallel()
 	cwd := realTemp(t)

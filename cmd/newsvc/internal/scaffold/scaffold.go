@@ -226,7 +226,7 @@ func (s Spec) Import() string {
 }
 
 func vacant(p place, name names.Name) error {
-	info, err := os.Stat(p.Dir)
+	info, err := os.Lstat(p.Dir) // a link is somebody's, wherever it leads
 	if os.IsNotExist(err) {
 		return nil
 	}
@@ -241,6 +241,10 @@ func vacant(p place, name names.Name) error {
 		}
 	}
 	taken := &problem.Error{Exit: problem.Conflict, Fix: "newsvc create " + names.Suggest(free) + "      or choose another directory: -C DIR"}
+	if info.Mode()&os.ModeSymlink != 0 {
+		taken.What = p.Shown + " already exists and is a symbolic link"
+		return taken
+	}
 	if !info.IsDir() {
 		taken.What = p.Shown + " already exists and is not a directory"
 		return taken

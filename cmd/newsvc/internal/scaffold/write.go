@@ -40,7 +40,10 @@ func write(dir string, files []File) (err error) {
 	if err := os.Chmod(temp, 0o755); err != nil {
 		return err
 	}
-	// An empty directory only: Remove fails on any other, and then so does the rename.
+	// An empty directory only: Remove fails on any other, but would take a file or a link that came meanwhile.
+	if info, err := os.Lstat(dir); err == nil && !info.IsDir() {
+		return &os.PathError{Op: "create", Path: dir, Err: os.ErrExist}
+	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
