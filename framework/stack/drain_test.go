@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -206,6 +208,68 @@ func TestInstanceLeavesWhenReadinessIsLostForLongAndReturns(t *testing.T) {
 	eventually(t, "the return", func() bool { return len(reg.Instances(service)) == 1 })
 	if logs.FilterMessage("not ready").Len() != 1 || logs.FilterMessage("ready again").Len() != 1 {
 		t.Errorf("log: %v", logs.All())
+	}
+}
+
+// recording notes what is told to the registry.
+type recording struct {
+	discovery.Registrar
+	mu   sync.Mutex
+	told []string
+}
+
+func (r *recording) note(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, what)
+}
+
+func (r *recording) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.told)
+}
+
+func (r *recording) Register(ctx context.Context, i discovery.Instance) (discovery.Registration, error) {
+	r.note(string(i.State))
+	reg, err := r.Registrar.Register(ctx, i)
+	return recorded{reg, r}, err
+}
+
+type recorded struct {
+	discovery.Registration
+	by *recording
+}
+
+func (r recorded) Update(ctx context.Context, change func(*discovery.Instance)) error {
+	return r.Registration.Update(ctx, func(i *discovery.Instance) {
+		change(i)
+		r.by.note(string(i.State))
+	})
+}
+
+func (r recorded) Close(ctx context.Context) error {
+	r.by.note("closed")
+	return r.Registration.Close(ctx)
+}
+
+// Callers tell a leave from a loss by the mark, and hold on to what they take for lost.
+func TestInstanceThatIsNotReadyMarksItsLeave(t *testing.T) {
+	t.Parallel()
+	p, reg, _ := params(t)
+	p.Config.Registration.LeaveAfter = 10 * time.Millisecond
+	r := &recording{Registrar: reg}
+	p.Replace.Registrar = r
+	s := build(t, p)
+	db := s.Readiness().Condition("db")
+	db.Set(nil)
+	up(t, s)
+	db.Set(errors.New("away"))
+	eventually(t, "the leave", func() bool { return len(reg.Instances(service)) == 0 })
+	db.Set(nil)
+	eventually(t, "the return", func() bool { return len(reg.Instances(service)) == 1 })
+	if got, want := r.all(), []string{"up", "draining", "closed", "up"}; !slices.Equal(got, want) {
+		t.Errorf("the registry was told %q, want %q", got, want)
 	}
 }
 

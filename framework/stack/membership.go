@@ -151,9 +151,7 @@ func (m *membership) leave(ctx context.Context) {
 	if reg == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
-	defer cancel()
-	if err := reg.Close(ctx); err != nil {
+	if err := remove(context.WithoutCancel(ctx), reg); err != nil {
 		m.log.Warn("the registration could not be revoked; it ends with its lease", zap.Error(err))
 	}
 	m.mu.Lock()
@@ -178,6 +176,12 @@ func (m *membership) withdraw(ctx context.Context) error {
 	if reg == nil {
 		return nil
 	}
+	return remove(ctx, reg)
+}
+
+// remove marks the instance as draining and then closes its registration. Without the mark callers would take its leave
+// for a loss, and keep it in use for some time.
+func remove(ctx context.Context, reg discovery.Registration) error {
 	var err error
 	if reg.Status().State == discovery.RegistrationUp {
 		mark, cancel := context.WithTimeout(ctx, drainMarkTimeout)
