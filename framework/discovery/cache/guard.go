@@ -41,8 +41,9 @@ func (g *guard) fold(now time.Time, all []*discovery.Instance) {
 	g.up, g.draining = up, draining
 	if g.ttl > 0 && len(gone) > 0 {
 		if !g.alarm && (g.opened.IsZero() || now.Sub(g.opened) >= g.window) {
-			g.opened, g.base = now, before
+			g.opened, g.base = now, 0
 		}
+		g.base = max(g.base, before) // it may have grown since the window began
 		for _, i := range gone {
 			g.held[i.Addr] = held{instance: i, since: now}
 		}

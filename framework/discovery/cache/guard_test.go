@@ -123,6 +123,13 @@ func TestGuard(t *testing.T) {
 			}
 			w.want("after 5 of 10", span(5, 10)...)
 		},
+		"half of what has grown since the first death is an alarm": func(w *world) {
+			w.join(0, 3)
+			w.die(0, 1)
+			w.join(3, 23)
+			w.die(3, 20)
+			w.want("after most vanished", span(0, 23)...)
+		},
 		"a rolling restart on new addresses is none": func(w *world) {
 			w.join(0, 10)
 			for n := range 10 {
