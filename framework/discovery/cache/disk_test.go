@@ -137,3 +137,25 @@ func TestADirectoryThatCannotBeWrittenIsSaidOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestASetThatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "a-file")
+		if err := os.WriteFile(dir, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := discoverytest.NewRegistry()
+		r.Put(discoverytest.Instance("user", addr(0)))
+		c := newCache(t, r, cache.Options{Dir: dir})
+		discoverytest.NewWatcher(t, c, "user", nil).WaitAddrs(addr(0))
+		wait(t, time.Minute)
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, time.Minute)
+		if _, err := os.Stat(filepath.Join(dir, "user.json")); err != nil {
+			t.Errorf("no file a minute after the directory could be made: %v", err)
+		}
+	})
+}

@@ -256,6 +256,7 @@ func (e *entry) save(now time.Time, end bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.saveErr = err
+	e.unsaved = e.unsaved || err != nil // and is tried again
 }
 
 // poke makes run look at its times again.
