@@ -102,8 +102,12 @@ func findProject(dir string) (root, goRoot string, err error) {
 }
 
 func readProtos(dir string) (map[string][]byte, error) {
+	dir, err := filepath.EvalSymlinks(dir) // WalkDir does not enter a link, not even its root
+	if err != nil {
+		return nil, err
+	}
 	protos := map[string][]byte{}
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(name) != ".proto" {
 			return err
 		}

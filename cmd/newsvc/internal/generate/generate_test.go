@@ -88,6 +88,18 @@ func TestFromBelowAndInsideAnotherModule(t *testing.T) {
 	}
 }
 
+func TestProtoDirectoryMayBeALink(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{"go.mod": "module example.com/user\n", "api/user/v1/service.proto": proto})
+	if err := os.Symlink("api", filepath.Join(dir, "proto")); err != nil {
+		t.Fatal(err)
+	}
+	res, err := generate.Run(t.Context(), generate.Options{Dir: dir})
+	if err != nil || len(res.Updated) != 2 {
+		t.Errorf("Run = %+v, %v; want two files", res, err)
+	}
+}
+
 func TestCheckWritesNothing(t *testing.T) {
 	t.Parallel()
 	dir := project(t, map[string]string{"go.mod": "module example.com/user\n", "proto/user/v1/service.proto": proto, "proto/user/v1/service.pb.go": "package old\n"})
@@ -114,6 +126,14 @@ func TestMistakes(t *testing.T) {
 		{
 			"broken proto", map[string]string{"go.mod": "module example.com/user\n", "proto/user/v1/service.proto": strings.Replace(proto, "(Ref) returns", "(Reff) returns", 1)},
 			problem.Failed, "proto/user/v1/service.proto does not compile\n   at: proto/user/v1/service.proto:4:11: ",
+		},
+		{
+			"two files of one name",
+			map[string]string{
+				"go.mod": "module example.com/user\n", "proto/user/v1/service.proto": proto,
+				"proto/user/v1/service_grpc.proto": "syntax = \"proto3\";\npackage user.v1;\nmessage Other {}\n",
+			},
+			problem.Failed, "proto/user/v1/service_grpc.proto:1:1: its Go code and the gRPC stubs of user/v1/service.proto would both be user/v1/service_grpc.pb.go",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

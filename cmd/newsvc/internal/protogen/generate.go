@@ -65,6 +65,13 @@ func Generate(ctx context.Context, in Input) ([]File, error) {
 		files = append(files, File{Name: f.GetName(), Content: []byte(f.GetContent())})
 	}
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(files); i++ {
+		if name := files[i].Name; name == files[i-1].Name { // only stubs can meet the messages of another file
+			base := strings.TrimSuffix(name, "_grpc.pb.go")
+			return nil, &CompileError{Problems: []string{fmt.Sprintf(
+				"%s_grpc.proto:1:1: its Go code and the gRPC stubs of %s.proto would both be %s; rename one of them", base, base, name)}}
+		}
+	}
 	return files, nil
 }
 
