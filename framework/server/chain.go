@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/newsvc/newsvc/framework/internal/notprocessed"
 )
 
 // segment is a run of neighbouring slots of our own, folded into one interceptor: what stands side by side needs no
@@ -17,6 +19,7 @@ type segment struct {
 	authority  *authority
 	maxTimeout time.Duration
 	validation *validation
+	innermost  bool // the handler is next: its errors are none of a chain that refused the call
 }
 
 // links are the interceptors of a chain in the making; own slots are added to the segment at its end.
@@ -75,6 +78,7 @@ func compile(stages []stage, own segment) (grpc.UnaryServerInterceptor, grpc.Str
 	if !drained {
 		l.segment().drain = true
 	}
+	l.segment().innermost = true
 	return nestUnary(l.unary), nestStream(l.stream)
 }
 
@@ -124,7 +128,11 @@ func (s *segment) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 			return nil, err
 		}
 	}
-	return handler(ctx, req)
+	resp, err = handler(ctx, req)
+	if err != nil && s.innermost {
+		err = notprocessed.Clear(err)
+	}
+	return resp, err
 }
 
 func (s *segment) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
@@ -145,5 +153,8 @@ func (s *segment) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerI
 	if s.validation != nil {
 		ss = &validatedStream{ServerStream: ss, validation: s.validation}
 	}
-	return handler(srv, ss)
+	if err = handler(srv, ss); err != nil && s.innermost {
+		err = notprocessed.Clear(err)
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -219,6 +220,42 @@ func TestCallsForAnotherServiceAreRefused(t *testing.T) {
 	}
 	if err := cs.RecvMsg(new(wrapperspb.StringValue)); !notprocessed.Is(err) {
 		t.Errorf("a stream for another service: %v, want it refused", err)
+	}
+}
+
+func TestARefusalThatAHandlerPassesOnIsNone(t *testing.T) {
+	t.Parallel()
+	refusal := fmt.Errorf("booking: %w", notprocessed.Error("a callee of ours drains"))
+	foreign := server.After(server.SlotValidation, server.Interceptor{
+		Name: "foreign",
+		Unary: func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			return handler(ctx, req)
+		},
+	})
+	for name, options := range map[string][]server.Option{"own chain": nil, "foreign end": {foreign}} {
+		p := params()
+		p.Options = options
+		cc := dial(t, start(t, p, &echo{
+			call:  func(context.Context, *wrapperspb.StringValue) (*wrapperspb.StringValue, error) { return nil, refusal },
+			watch: func(grpc.ServerStream) error { return refusal },
+		}))
+		_, err := invoke(t, cc, "x")
+		wantPassedOn(t, name+", unary", err)
+		cs, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, watchMethod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantPassedOn(t, name+", stream", cs.RecvMsg(new(wrapperspb.StringValue)))
+	}
+}
+
+func wantPassedOn(t *testing.T, what string, err error) {
+	t.Helper()
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "a callee of ours drains") {
+		t.Errorf("%s: %v, want the callee's error", what, err)
+	}
+	if notprocessed.Is(err) {
+		t.Errorf("%s: the error says that no handler ran, and the caller would repeat the call", what)
 	}
 }
 

@@ -3,9 +3,12 @@
 package notprocessed
 
 import (
+	"slices"
+
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // Domain and Reason are the ErrorInfo that makes up the mark. They are part of the wire contract.
@@ -36,4 +39,18 @@ func Is(err error) bool {
 		}
 	}
 	return false
+}
+
+// Clear returns err without the mark; an err without it is returned as it is. The mark of an error that passes through
+// a handler speaks of somebody else's handler, and would have this one's call repeated.
+func Clear(err error) error {
+	if !Is(err) {
+		return err
+	}
+	p := status.Convert(err).Proto()
+	p.Details = slices.DeleteFunc(p.GetDetails(), func(d *anypb.Any) bool {
+		var info errdetails.ErrorInfo
+		return d.MessageIs(&info) && d.UnmarshalTo(&info) == nil && info.GetDomain() == Domain && info.GetReason() == Reason
+	})
+	return status.ErrorProto(p)
 }
