@@ -21,8 +21,9 @@ type Error struct{ syscall.Signal }
 // Error names the signal.
 func (e Error) Error() string { return "signal " + e.Signal.String() }
 
-// Watch takes over SIGINT, SIGTERM, SIGHUP and SIGQUIT; SIGHUP stays ignored where it was, as under nohup. The first one ends the context with an [Error] as its cause;
-// the second calls exit with 128 and the signal's number. stop gives the signals back and waits for nothing but itself.
+// Watch takes over SIGINT, SIGTERM, SIGHUP and SIGQUIT; SIGHUP stays ignored where it was, as under nohup. The first one
+// ends the context with an [Error] as its cause; the second calls exit with 128 and the signal's number. stop gives the
+// signals back and waits for nothing but itself.
 func Watch(exit func(code int)) (ctx context.Context, stop func()) {
 	in := make(chan os.Signal, 2)
 	signal.Notify(in, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)

@@ -5,6 +5,7 @@ package stopsignal_test
 import (
 	"context"
 	"errors"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -46,7 +47,11 @@ func TestFirstSignalEndsTheContextAndTheSecondTheProcess(t *testing.T) {
 
 func TestHangupStaysIgnoredUnderNohup(t *testing.T) {
 	signal.Ignore(syscall.SIGHUP)
-	defer signal.Reset(syscall.SIGHUP)
+	defer func() { // Reset alone leaves it marked as ignored, for this test's next round too
+		in := make(chan os.Signal, 1)
+		signal.Notify(in, syscall.SIGHUP)
+		signal.Stop(in)
+	}()
 	ctx, stop := stopsignal.Watch(func(int) { t.Error("exit") })
 	defer stop()
 	raise(t, syscall.SIGHUP)
