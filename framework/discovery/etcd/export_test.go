@@ -23,3 +23,15 @@ func (s Snapshot) Replace(kvs []*mvccpb.KeyValue, reset bool) bool {
 }
 
 func (s Snapshot) View() []*discovery.Instance { return s.s.view() }
+
+// HoldLists makes every list of the source wait until release is called.
+func (s *Source) HoldLists() (release func()) {
+	for range maxLists {
+		s.lists <- struct{}{}
+	}
+	return func() {
+		for range maxLists {
+			<-s.lists
+		}
+	}
+}

@@ -243,7 +243,52 @@ func (w *watching) antiEntropy(ctx context.Context) error {
 	case l.cluster != w.cluster:
 		return errReset
 	case l.revision >= w.resume(): // else the member lags behind what is known
-		w.takeList(l, listAntiEntropy)
+		return w.takeBoth(ctx, l)
 	}
 	return nil
+}
+
+// takeBoth takes in a list after what the watch tells up to there: that an instance which is gone was draining before,
+// only the watch tells. It leaves the list when the watch does not come that far in time.
+func (w *watching) takeBoth(ctx context.Context, l listing) error {
+	if w.resume() < l.revision {
+		w.stream.probe() // the answer tells that there is nothing more to come up to there
+	}
+	late := time.NewTimer(w.src.opt.Timing.PokeWait)
+	defer late.Stop()
+	for w.resume() < l.revision {
+		select {
+		case wr, ok := <-w.ch:
+			switch {
+			case !ok:
+				return errEnded
+			case told(wr) > l.revision:
+				w.takeList(l, listAntiEntropy)
+				return w.takeAll(wr)
+			}
+			changed, err := w.take(wr)
+			w.publish(changed)
+			if err != nil {
+				return err
+			}
+			w.sign()
+		case <-late.C:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	w.takeList(l, listAntiEntropy)
+	return nil
+}
+
+// told is the revision up to which a response tells; 0 when it tells nothing.
+func told(wr clientv3.WatchResponse) int64 {
+	if n := len(wr.Events); n > 0 {
+		return wr.Events[n-1].Kv.ModRevision
+	}
+	if wr.IsProgressNotify() {
+		return wr.Header.GetRevision()
+	}
+	return 0
 }
