@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"go.uber.org/zap"
 )
 
 // Option changes what [Server] and [Client] build.
@@ -34,6 +36,18 @@ func (f optionFunc) apply(o *options) { f(o) }
 // not block; calls may overlap.
 func OnReload(fn func(what string, err error)) Option {
 	return optionFunc(func(o *options) { o.onReload = fn })
+}
+
+// LogTo is [OnReload] for who wants nothing but to have it told: files that came into use at info, files that were
+// refused at warn.
+func LogTo(log *zap.Logger) Option {
+	return OnReload(func(what string, err error) {
+		if err != nil {
+			log.Warn("changed certificate files are refused, the old ones stay in use", zap.String("files", what), zap.Error(err))
+			return
+		}
+		log.Info("certificate files were read anew", zap.String("files", what))
+	})
 }
 
 // NextProtos sets the protocols offered by ALPN, most wanted first. gRPC's credentials add "h2" by themselves; a

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/newsvc/newsvc/framework/certs"
@@ -363,6 +367,35 @@ func TestBadNewFilesKeepTheOldOnes(t *testing.T) {
 			t.Errorf("reports = %v, want two errors and a success", reports)
 		}
 		wantText(t, reports[1], "does not go with the certificate")
+	})
+}
+
+func TestLogToTellsOfNewAndOfRefusedFiles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "user-service")
+		core, logs := observer.New(zapcore.InfoLevel)
+		sc, cc := b.configs("user-service", certs.LogTo(zap.New(core)))
+		cert, key := b.ca.issue(t, "user-service", time.Now().Add(time.Hour))
+		for _, tc := range []struct {
+			name, file string
+			content    []byte
+			level      zapcore.Level
+		}{
+			{"half a certificate", b.server.Cert, cert[:len(cert)/2], zapcore.WarnLevel},
+			{"new certificate, old key", b.server.Cert, cert, zapcore.WarnLevel},
+			{"both", b.server.Key, key, zapcore.InfoLevel},
+		} {
+			write(t, tc.file, tc.content)
+			pass(t.Context(), t, 2*time.Second)
+			if _, serr, cerr := handshake(t, sc, cc); serr != nil || cerr != nil {
+				t.Fatalf("%s: server %v, client %v", tc.name, serr, cerr)
+			}
+			told := logs.TakeAll()
+			if len(told) != 1 || told[0].Level != tc.level || !strings.Contains(fmt.Sprint(told[0].ContextMap()["files"]), b.server.Cert) {
+				t.Errorf("%s: logged %v, want one line at %v that names the files", tc.name, told, tc.level)
+			}
+		}
 	})
 }
 

@@ -199,7 +199,7 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 		}
 		target = schemeDiscovery + "://" + f.p.Caller + "/" + callee
 	}
-	creds, err := transportCredentials(p.TLS, callee)
+	creds, err := transportCredentials(p.TLS, callee, f.log)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %q: %w", callee, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 
+	"go.uber.org/zap"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -11,8 +12,8 @@ import (
 )
 
 // transportCredentials returns what secures the connection to callee. The files are read now.
-func transportCredentials(cfg certs.ClientConfig, callee string) (credentials.TransportCredentials, error) {
-	conf, err := certs.Client(cfg, callee)
+func transportCredentials(cfg certs.ClientConfig, callee string, log *zap.Logger) (credentials.TransportCredentials, error) {
+	conf, err := certs.Client(cfg, callee, certs.LogTo(log.With(zap.String("callee", callee))))
 	if err != nil {
 		return nil, prefixed("tls", err)
 	}

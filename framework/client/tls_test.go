@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -76,4 +79,23 @@ func TestTLSVerifiesTheCalleesName(t *testing.T) {
 			contains(t, err, "certificate", tc.certificate)
 		})
 	}
+}
+
+// Somebody has to hear that a new authority is not used. gRPC goes on connecting to a server that it can't trust, and so
+// looks at the files again.
+func TestRefusedCertificateFilesAreLogged(t *testing.T) {
+	t.Parallel()
+	pair, ca := certificateFor(t, "order-service")
+	s := startServer(t, "127.0.0.1:0", nil, grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
+	core, logs := observer.New(zapcore.WarnLevel)
+	p := client.DefaultPolicy()
+	p.TLS.CA = ca
+	f := newFactoryOf(t, client.Params{Caller: "caller", Resolver: newRegistry(s.addr), Default: p, Log: zap.New(core)})
+	mustConn(t, f, "user-service").Connect()
+	if err := os.WriteFile(ca, []byte("half of it"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the refused file to be told of", func() bool {
+		return logs.FilterMessageSnippet("refused").FilterField(zap.String("callee", "user-service")).Len() > 0
+	})
 }

@@ -67,7 +67,7 @@ func New(cfg Config, log *zap.Logger) (*clientv3.Client, error) {
 		},
 	}
 	if cfg.TLS.Active() {
-		tlsConf, err := certs.Client(cfg.TLS, "", certs.Hosts(hosts(cfg.Endpoints)...), certs.AllowTLS12(), certs.OnReload(reloaded(log)))
+		tlsConf, err := certs.Client(cfg.TLS, "", certs.Hosts(hosts(cfg.Endpoints)...), certs.AllowTLS12(), certs.LogTo(log))
 		if err != nil {
 			return nil, fmt.Errorf("tls: %w", err)
 		}
@@ -99,16 +99,6 @@ func quiet(log *zap.Logger) *zap.Logger {
 		zap.IncreaseLevel(zapcore.WarnLevel),
 		zap.WrapCore(func(c zapcore.Core) zapcore.Core { return zapcore.NewSamplerWithOptions(c, logWindow, 1, 0) }),
 	)
-}
-
-func reloaded(log *zap.Logger) func(string, error) {
-	return func(what string, err error) {
-		if err != nil {
-			log.Warn("changed TLS files for etcd were refused, the old ones stay in use", zap.String("files", what), zap.Error(err))
-			return
-		}
-		log.Info("TLS files for etcd were read anew", zap.String("files", what))
-	}
 }
 
 func hosts(endpoints []string) []string {

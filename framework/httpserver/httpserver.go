@@ -105,7 +105,7 @@ func New(cfg Config, h http.Handler, log *zap.Logger, opts ...Option) (*Server, 
 // Listen binds the address, so that Addr is known and a busy port is an error before anything else happens, and reads
 // the certificates. Connections wait until [Server.Start].
 func (s *Server) Listen(ctx context.Context) error {
-	conf, err := certs.Server(s.config.TLS, certs.OnReload(s.reloaded), certs.NextProtos("h2", "http/1.1"))
+	conf, err := certs.Server(s.config.TLS, certs.LogTo(s.log), certs.NextProtos("h2", "http/1.1"))
 	if err != nil {
 		return fmt.Errorf("listening on %q: tls.%w", s.config.Listen, err)
 	}
@@ -140,14 +140,6 @@ func (s *Server) bind(ctx context.Context) (net.Listener, error) {
 		return nil, fmt.Errorf("listening for HTTP: %w; free the port or change the listen address", err)
 	}
 	return l, nil
-}
-
-func (s *Server) reloaded(what string, err error) {
-	if err != nil {
-		s.log.Warn("changed certificate files are not used", zap.String("files", what), zap.Error(err))
-		return
-	}
-	s.log.Info("certificate files reloaded", zap.String("files", what))
 }
 
 // Addr is the address that is listened on, with the real port; empty before [Server.Listen].

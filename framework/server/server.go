@@ -174,7 +174,7 @@ func (s *Server) checkLocked(desc *grpc.ServiceDesc, impl any) error {
 // Listen binds the address, so that Addr is known and a busy port is an error before anything else happens, and reads
 // the certificates. Connections wait until [Server.Start].
 func (s *Server) Listen(ctx context.Context) error {
-	conf, err := certs.Server(s.params.Config.TLS, certs.OnReload(s.reloaded))
+	conf, err := certs.Server(s.params.Config.TLS, certs.LogTo(s.log.Logger))
 	if err != nil {
 		return fmt.Errorf("listening on %q: server.tls.%w", s.params.Config.Listen, err)
 	}
@@ -195,14 +195,6 @@ func (s *Server) Listen(ctx context.Context) error {
 	}
 	s.listener, s.tls = newListener(l), conf
 	return nil
-}
-
-func (s *Server) reloaded(what string, err error) {
-	if err != nil {
-		s.log.Warn("changed certificate files are not used", zap.String("files", what), zap.Error(err))
-		return
-	}
-	s.log.Info("certificate files reloaded", zap.String("files", what))
 }
 
 // Addr is the address that is listened on, with the real port; empty before [Server.Listen].
