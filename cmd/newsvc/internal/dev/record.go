@@ -3,7 +3,6 @@ package dev
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -38,22 +37,6 @@ type RecordInstance struct {
 
 // RecordPath is where the record of a newsvc dev that was started in root lies.
 func RecordPath(root string) string { return filepath.Join(root, stateDir, "dev.json") }
-
-// ReadRecord reads a record. A missing one, and one whose process is gone, is [fs.ErrNotExist].
-func ReadRecord(path string) (Record, error) {
-	var r Record
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return r, err
-	}
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return r, fmt.Errorf("%s: %w", path, err)
-	}
-	if !alive(r.PID) {
-		return r, fmt.Errorf("%s: its process %d is gone: %w", path, r.PID, fs.ErrNotExist)
-	}
-	return r, nil
-}
 
 // write makes the record appear whole.
 func (r Record) write() error {
