@@ -243,8 +243,11 @@ type ServiceState struct {
 	Held []Held
 	// Guarding is set while so many have vanished at once that the held ones stay published.
 	Guarding bool
-	// Draining is how many instances are about to leave.
+	// Draining is how many instances are about to leave, Leaving which. They are part of Update only when nothing is up.
 	Draining int
+	Leaving  []*discovery.Instance
+	// Began is when watching the service began, Failing since when Update.Err is set; zero while it is not.
+	Began, Failing time.Time
 	// Watchers is how many watches share the service's one watch of the source. 0 means that it lingers.
 	Watchers int
 }
@@ -254,6 +257,20 @@ type Held struct {
 	Instance *discovery.Instance
 	// Since is when it vanished, Until when it is given up.
 	Since, Until time.Time
+}
+
+// Lookup returns the state of one service; false when it is not being watched. It never waits and starts nothing.
+func (c *Cache) Lookup(service string) (ServiceState, bool) {
+	c.mu.Lock()
+	e := c.entries[service]
+	if e == nil {
+		c.mu.Unlock()
+		return ServiceState{Service: service}, false
+	}
+	s := ServiceState{Service: service, Watchers: e.watchers}
+	c.mu.Unlock()
+	e.describe(&s)
+	return s, true
 }
 
 // State returns all services that are being watched, sorted by name.

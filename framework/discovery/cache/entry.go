@@ -40,6 +40,8 @@ type entry struct {
 	guard     guard
 	published discovery.Update
 	version   uint64 // counts what watchers were told; 0: nothing yet
+	began     time.Time
+	failing   time.Time // since when published has an error
 	refreshed time.Time
 	unsaved   bool // published has not been written to disk
 	savedAt   time.Time
@@ -52,6 +54,7 @@ func newEntry(c *Cache, service string) *entry {
 		service: service,
 		nudge:   make(chan struct{}, 1),
 		all:     map[*watcher]struct{}{},
+		began:   time.Now(),
 		guard: guard{
 			share: c.opt.GuardShare, window: c.opt.GuardWindow, ttl: c.opt.HoldTTL,
 			held: map[string]held{},
@@ -219,6 +222,11 @@ func (e *entry) tellLocked(u discovery.Update) bool {
 	}
 	old := e.published
 	e.published = u
+	if u.Err == nil {
+		e.failing = time.Time{}
+	} else if old.Err == nil {
+		e.failing = time.Now()
+	}
 	changed := u.Known() != old.Known() || !slices.Equal(u.Instances, old.Instances)
 	if e.version > 0 && !changed && sameText(u.Err, old.Err) {
 		return false
@@ -307,7 +315,8 @@ func (e *entry) mayRefresh(now time.Time) bool {
 func (e *entry) describe(s *ServiceState) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s.Update, s.Guarding, s.Draining = e.published, e.guard.alarm, len(e.guard.draining)
+	s.Update, s.Guarding, s.Draining, s.Leaving = e.published, e.guard.alarm, len(e.guard.draining), e.guard.draining
+	s.Began, s.Failing = e.began, e.failing
 	for _, h := range e.guard.held {
 		s.Held = append(s.Held, Held{Instance: h.instance, Since: h.since, Until: h.since.Add(e.guard.ttl)})
 	}

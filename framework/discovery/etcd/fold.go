@@ -173,7 +173,7 @@ func (w *watching) apply(ev *clientv3.Event) bool {
 func (w *watching) sign() {
 	w.watchErr = nil
 	w.mu.Lock()
-	w.stats.LastSeen, w.stats.Unreadable = time.Now(), w.snap.bad
+	w.seenLocked()
 	w.mu.Unlock()
 	w.alive()
 }

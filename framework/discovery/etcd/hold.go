@@ -66,6 +66,7 @@ func (h *hold) run(ctx context.Context) {
 		select {
 		case _, ok := <-h.acks:
 			if ok {
+				h.g.renewed(h.ttl)
 				h.acked()
 			} else {
 				alive = h.verify(ctx, false)
@@ -125,6 +126,7 @@ func (h *hold) stillNoAck(ctx context.Context) bool {
 	select {
 	case _, ok := <-h.acks:
 		if ok {
+			h.g.renewed(h.ttl)
 			h.acked()
 			return true
 		}
@@ -143,6 +145,7 @@ func (h *hold) verify(ctx context.Context, stuck bool) bool {
 		cancel()
 		switch {
 		case err == nil && resp.TTL > 0:
+			h.g.renewed(time.Duration(resp.TTL) * time.Second)
 			return h.verified(ctx, before, stuck || failures > 1)
 		case err == nil && resp.TTL < 0, isLeaseGone(err):
 			return false

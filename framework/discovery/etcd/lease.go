@@ -36,8 +36,16 @@ func (g *registration) grant(ctx context.Context, id clientv3.LeaseID) (time.Dur
 	}
 	g.mu.Lock()
 	g.lease = id
+	g.leaseEnds = time.Now().Add(ttl)
 	g.mu.Unlock()
 	return ttl, nil
+}
+
+// renewed notes that etcd has just said how long the lease lives without another renewal.
+func (g *registration) renewed(left time.Duration) {
+	g.mu.Lock()
+	g.leaseEnds = time.Now().Add(left)
+	g.mu.Unlock()
 }
 
 // closeGrace is how long a grant that is under way is waited for when its registration is closed.
@@ -56,7 +64,7 @@ func (g *registration) lost(id clientv3.LeaseID) {
 	g.mu.Lock()
 	delete(g.leases, id)
 	if g.lease == id {
-		g.lease = 0
+		g.lease, g.leaseEnds = 0, time.Time{}
 	}
 	g.mu.Unlock()
 }

@@ -133,6 +133,9 @@ type RegistrationInfo struct {
 	Key string
 	// Lease is the lease the key hangs on; 0 when there is none at present.
 	Lease int64
+	// LeaseEnds is when the lease runs out if no renewal follows the last acknowledged one; zero without a lease. etcd
+	// itself may keep it for longer: an election prolongs all leases.
+	LeaseEnds time.Time
 	// Status is where it stands.
 	Status discovery.RegistrationStatus
 }

@@ -35,17 +35,18 @@ type registration struct {
 
 	updating sync.Mutex // Update calls take turns
 
-	mu      sync.Mutex
-	want    *discovery.Instance
-	value   []byte        // want, encoded
-	version int           // counts the changes of want
-	stored  int           // the version that is in etcd
-	settled chan struct{} // closed when stored changes, and replaced
-	lastErr error         // why the last attempt failed; nil after a success
-	lease   clientv3.LeaseID
-	leases  map[clientv3.LeaseID]struct{} // every lease that may exist because of us
-	status  discovery.RegistrationStatus
-	changed chan struct{}
+	mu        sync.Mutex
+	want      *discovery.Instance
+	value     []byte        // want, encoded
+	version   int           // counts the changes of want
+	stored    int           // the version that is in etcd
+	settled   chan struct{} // closed when stored changes, and replaced
+	lastErr   error         // why the last attempt failed; nil after a success
+	lease     clientv3.LeaseID
+	leaseEnds time.Time                     // when it ends without another renewal
+	leases    map[clientv3.LeaseID]struct{} // every lease that may exist because of us
+	status    discovery.RegistrationStatus
+	changed   chan struct{}
 }
 
 func newRegistration(r *Registrar, id owned, inst *discovery.Instance, value []byte) *registration {
@@ -176,7 +177,7 @@ func (g *registration) info() RegistrationInfo {
 	defer g.mu.Unlock()
 	return RegistrationInfo{
 		Service: g.id.service, Addr: g.id.addr, Incarnation: g.id.incarnation,
-		Key: g.key, Lease: int64(g.lease), Status: g.status,
+		Key: g.key, Lease: int64(g.lease), LeaseEnds: g.leaseEnds, Status: g.status,
 	}
 }
 

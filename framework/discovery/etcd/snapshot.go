@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,7 +20,6 @@ type entry struct {
 	key  string
 	inst *discovery.Instance // the last value that could be read; nil when there was none yet
 	mod  int64               // revision of the last value, whether it could be read or not
-	bad  error               // why the last value could not be read; nil when it could
 }
 
 // compare orders entries by address; of those with one address the newest comes first and is the one that counts.
@@ -42,11 +42,12 @@ type snapshot struct {
 	sorted  []*entry
 	insts   []*discovery.Instance // those of sorted, in step with it, so that a view is one copy
 	doubles int                   // entries of sorted whose address another one before them has
-	bad     int                   // entries whose last value can't be read
+	bad     map[string]struct{}   // keys whose last value can't be read
+	told    []string              // the first of them; nil when that is to be found out anew
 }
 
 func newSnapshot(service string, log *zap.Logger) *snapshot {
-	return &snapshot{service: service, log: log, byKey: make(map[string]*entry)}
+	return &snapshot{service: service, log: log, byKey: make(map[string]*entry), bad: make(map[string]struct{})}
 }
 
 // put takes in one value and reports whether the view changes. A value that can't be read changes nothing: the last
@@ -94,13 +95,26 @@ func (s *snapshot) doubled(i int, addr string) bool {
 }
 
 func (s *snapshot) judge(e *entry, err error) {
-	if e.bad != nil {
-		s.bad--
+	if _, was := s.bad[e.key]; was != (err != nil) {
+		s.told = nil
 	}
-	if err != nil {
-		s.bad++
+	if err == nil {
+		delete(s.bad, e.key)
+		return
 	}
-	e.bad = err
+	s.bad[e.key] = struct{}{}
+}
+
+// maxBadKeys is how many keys of values that can't be read are told.
+const maxBadKeys = 10
+
+// badKeys returns the first keys, in order, whose last value can't be read. The slice is shared.
+func (s *snapshot) badKeys() []string {
+	if s.told == nil && len(s.bad) > 0 {
+		keys := slices.Sorted(maps.Keys(s.bad))
+		s.told = keys[:min(len(keys), maxBadKeys)]
+	}
+	return s.told
 }
 
 // draining reports whether the instance of a key is about to leave.

@@ -105,7 +105,8 @@ type WatchState struct {
 	Instances int
 	// Revision is the last revision known of the service.
 	Revision int64
-	// LastSeen is when etcd last gave a sign of life on this watch.
+	// LastSeen is when etcd last gave a sign of life on this watch: what is known may lag behind by the time since then,
+	// and no longer. A watch that has nothing to tell is asked for a sign every [Timing.Probe]. Zero before the first.
 	LastSeen time.Time
 	// Err is why it can't be refreshed at present; nil when all is well.
 	Err error
@@ -113,8 +114,9 @@ type WatchState struct {
 	Lists map[string]int
 	// Missed is how many changes a list showed that the watch should have told before; more than 0 is a defect of etcd.
 	Missed int
-	// Unreadable is how many keys hold a value that can't be read.
-	Unreadable int
+	// Unreadable is how many keys hold a value that can't be read, UnreadableKeys the first of them.
+	Unreadable     int
+	UnreadableKeys []string
 }
 
 // State tells how every running Watch is doing, ordered by service.

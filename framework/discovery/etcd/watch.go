@@ -178,7 +178,7 @@ func (f *follower) takeList(l listing, why string) {
 	f.mu.Lock()
 	f.stats.Lists[why]++
 	f.stats.Missed += d.missed
-	f.stats.LastSeen, f.stats.Unreadable = time.Now(), f.snap.bad
+	f.seenLocked()
 	f.mu.Unlock()
 	if reset {
 		f.snap.log.Warn("etcd was replaced or restored from a backup; the service was listed anew", zap.Int64("revision", l.revision))
@@ -187,6 +187,12 @@ func (f *follower) takeList(l listing, why string) {
 		f.snap.log.Warn("the watch had missed changes that a list found", zap.Int("keys", d.missed), zap.String("reason", why))
 	}
 	f.publish(d.changed || !f.published.Known())
+}
+
+// seenLocked notes a sign of life of etcd, and which values could not be read as of then.
+func (f *follower) seenLocked() {
+	f.stats.LastSeen = time.Now()
+	f.stats.Unreadable, f.stats.UnreadableKeys = len(f.snap.bad), f.snap.badKeys()
 }
 
 // resume is the revision up to which nothing has to be told again.
