@@ -99,10 +99,9 @@ func (c *Conn) Connect() {
 	}
 }
 
-// WaitInstances connects and returns when the callee can take calls: one connection at least is READY and the
-// resolver knows n instances or more. For n of 1 or less that is one READY connection; for more, gRPC does not tell
-// how many connections are READY, and the others may still be connecting. The error names what is missing and why,
-// and wraps the context's cause.
+// WaitInstances connects and returns when n instances, or one for n of 1 or less, are connected and take calls. With the
+// balancer "pick_first", which connects to a single one, that one has to be READY and n to be known. The error names
+// what is missing and why, and wraps the context's cause.
 func (c *Conn) WaitInstances(ctx context.Context, n int) error {
 	for {
 		ch := c.cur.Load()
@@ -133,7 +132,7 @@ func (c *Conn) waitChannel(ctx context.Context, ch *channel, n int) error {
 	ch.cc.Connect()
 	for {
 		known, changed := ch.hub.watch()
-		if known < n {
+		if ready, seen := ch.hub.observer.Ready(); known < n || seen && ready < n {
 			select {
 			case <-changed:
 				continue
@@ -157,8 +156,12 @@ func (c *Conn) missing(ctx context.Context, ch *channel, n int) error {
 	if err := ch.hub.err(); err != nil {
 		reason = fmt.Sprintf(": %v", err)
 	}
-	return fmt.Errorf("waiting for %d instances of %q: %d known at %q, connection %s%s: %w",
-		n, c.callee, known, ch.target, ch.cc.GetState(), reason, context.Cause(ctx))
+	connected := ""
+	if ready, seen := ch.hub.observer.Ready(); seen {
+		connected = fmt.Sprintf(", taking calls: %d", ready)
+	}
+	return fmt.Errorf("waiting for %d instances of %q: %d known at %q, connection %s%s%s: %w",
+		n, c.callee, known, ch.target, ch.cc.GetState(), connected, reason, context.Cause(ctx))
 }
 
 // update makes p the policy. See [Factory.Update].

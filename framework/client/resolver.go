@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/serviceconfig"
+
+	"github.com/newsvc/newsvc/framework/client/internal/balancer"
 )
 
 // pushBuilder wraps a resolver.Builder so that every state it sends carries the service config of the policy,
@@ -44,14 +46,20 @@ type hub struct {
 	conn    *pushConn                  // the present one; nil before the first Build
 	state   resolver.State             // the last one, as the resolver sent it
 	known   bool                       // whether state is one
-	changed chan struct{}              // closed and replaced at each change of state and lastErr
+	changed chan struct{}              // closed and replaced at each change of state, lastErr and observer
 
 	heard     atomic.Bool           // whether the resolver has said anything, good or bad
 	endpoints atomic.Int64          // of state
 	lastErr   atomic.Pointer[error] // of the resolver since the last state; nil when all is well
+
+	observer balancer.Observer // how each endpoint of state is doing, when the policy is the one that tells
 }
 
-func newHub(json string) *hub { return &hub{json: json, changed: make(chan struct{})} }
+func newHub(json string) *hub {
+	h := &hub{json: json, changed: make(chan struct{})}
+	h.observer.Notify(h.wake)
+	return h
+}
 
 func (h *hub) attach(c *pushConn) {
 	h.mu.Lock()
@@ -86,11 +94,22 @@ func (h *hub) note(s *resolver.State, err error) {
 	if err != nil {
 		h.lastErr.Store(&err)
 	}
+	h.wakeLocked()
+}
+
+func (h *hub) wake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wakeLocked()
+}
+
+func (h *hub) wakeLocked() {
 	close(h.changed)
 	h.changed = make(chan struct{})
 }
 
-// watch returns the number of known instances and a channel that is closed when it may have changed.
+// watch returns the number of known instances and a channel that is closed when that, or how they are doing, may have
+// changed.
 func (h *hub) watch() (instances int, changed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -124,6 +143,7 @@ func (h *hub) push(json string) error {
 	if !known && lastErr == nil {
 		return nil // nothing was sent yet; the first state will carry it
 	}
+	state = h.observer.With(state)
 	state.ServiceConfig = sc
 	// gRPC's error says that it dislikes the addresses, which it said when they first came.
 	_ = conn.ClientConn.UpdateState(state)
@@ -144,6 +164,7 @@ func (c *pushConn) UpdateState(s resolver.State) error {
 	c.hub.send.Lock()
 	defer c.hub.send.Unlock()
 	c.hub.note(&s, nil)
+	s = c.hub.observer.With(s)
 	s.ServiceConfig = c.hub.config(c)
 	err := c.ClientConn.UpdateState(s)
 	c.hub.heard.Store(true) // only now calls no longer wait for it

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/newsvc/newsvc/framework/client/internal/balancer"
 )
 
 // maxCallAttempts is gRPC's own cap on attempts, set on every connection so that Validate can promise it.
@@ -52,15 +54,15 @@ type (
 // one context for a call where a limit set around it would make two, which is a third of what a call through this
 // package costs; see [Conn.invoke] for the calls that it does not bound.
 func serviceConfigJSON(p Policy, linked methods) (string, error) {
-	balancer := map[string]any{p.Balancer: struct{}{}}
+	policy := map[string]any{balancer.Name: struct{}{}}
 	if p.Balancer == PickFirst {
 		// Lists are sorted: without the shuffle all callers would take the same instance.
-		balancer[p.Balancer] = map[string]bool{"shuffleAddressList": true}
+		policy = map[string]any{PickFirst: map[string]bool{"shuffleAddressList": true}}
 	}
 	all := methodConfig{
 		Names: []methodName{{}}, WaitForReady: p.WaitForReady, MaxRequest: p.MaxSendBytes, MaxResponse: p.MaxRecvBytes,
 	}
-	sc := serviceConfig{LoadBalancing: []map[string]any{balancer}, Methods: []methodConfig{all}}
+	sc := serviceConfig{LoadBalancing: []map[string]any{policy}, Methods: []methodConfig{all}}
 	if p.HealthCheck {
 		sc.HealthCheck = &healthCheck{} // the empty name asks about the whole server
 	}

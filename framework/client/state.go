@@ -1,6 +1,11 @@
 package client
 
-import "google.golang.org/grpc/connectivity"
+import (
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/connectivity"
+)
 
 // State is what a connection knows of its callee at one moment, for people and for the admin page.
 type State struct {
@@ -45,4 +50,37 @@ func (c *Conn) State() State {
 		s.ResolverError = err.Error()
 	}
 	return s
+}
+
+// EndpointState is how the connection to one address is doing.
+type EndpointState struct {
+	// Addr is host:port.
+	Addr string `json:"addr"`
+	// Connectivity is READY for one that takes calls; an instance whose health service says that it does not serve is
+	// TRANSIENT_FAILURE, like one that can't be reached.
+	Connectivity string `json:"connectivity"`
+	// Error is why it is TRANSIENT_FAILURE.
+	Error string `json:"error,omitempty"`
+}
+
+// Endpoints returns how the connection to each address is doing, ordered by address; nil when the balancer does not tell,
+// as "pick_first" doesn't. Addresses outside the caller's subset are not among them. It does not block on the network.
+func (c *Conn) Endpoints() []EndpointState {
+	ch := c.cur.Load()
+	if ch == nil {
+		return nil
+	}
+	var out []EndpointState
+	for _, e := range ch.hub.observer.Endpoints() {
+		s := EndpointState{Connectivity: e.State.String()}
+		if len(e.Endpoint.Addresses) > 0 {
+			s.Addr = e.Endpoint.Addresses[0].Addr
+		}
+		if e.Err != nil {
+			s.Error = e.Err.Error()
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b EndpointState) int { return strings.Compare(a.Addr, b.Addr) })
+	return out
 }

@@ -1,0 +1,68 @@
+// Package balancer is the policy by which a connection picks instances: each ready one in turn. It differs from gRPC's
+// round_robin in one thing: an instance that joins takes calls as soon as it is connected. round_robin asks its health
+// service first, one more round trip before it is of use, though instances announce themselves only when they serve.
+// Those that are there from the beginning, and those that are connected again, are asked first here too.
+//
+// It has no retries and resolves nothing. Importing it registers [Name] with gRPC, which knows policies by name only.
+package balancer
+
+import (
+	"sync/atomic"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/endpointsharding"
+	"google.golang.org/grpc/balancer/pickfirst"
+)
+
+// Name is what service configs call the policy.
+const Name = "newsvc_round_robin"
+
+func init() { balancer.Register(builder{}) }
+
+type builder struct{}
+
+// Name implements [balancer.Builder].
+func (builder) Name() string { return Name }
+
+// Build implements [balancer.Builder].
+func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
+	b := &roundRobin{top: &reporter{ClientConn: cc}}
+	leaf := balancer.Get(pickfirst.Name).Build
+	b.Balancer = endpointsharding.NewBalancer(b.top, opts, func(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
+		return leaf(&gate{ClientConn: cc, fresh: b.begun}, opts)
+	}, endpointsharding.Options{})
+	return b
+}
+
+// roundRobin is one connection's balancer: a pick-first for each endpoint, which keeps its connection, behind a gate.
+type roundRobin struct {
+	balancer.Balancer
+	top   *reporter
+	begun bool // there were endpoints before, so that an unknown one has just joined; gRPC serializes what reads and writes it
+}
+
+// UpdateClientConnState implements [balancer.Balancer].
+func (b *roundRobin) UpdateClientConnState(s balancer.ClientConnState) error {
+	b.top.observer.Store(observerOf(s.ResolverState))
+	err := b.Balancer.UpdateClientConnState(s)
+	b.begun = b.begun || len(s.ResolverState.Endpoints) > 0
+	return err
+}
+
+// Close implements [balancer.Balancer].
+func (b *roundRobin) Close() {
+	b.Balancer.Close()
+	b.top.observer.Swap(nil).leave()
+}
+
+// reporter lets the connection's observer see each state that goes up to gRPC.
+type reporter struct {
+	balancer.ClientConn
+	observer atomic.Pointer[Observer]
+}
+
+// UpdateState implements [balancer.ClientConn].
+func (r *reporter) UpdateState(s balancer.State) {
+	r.observer.Load().see(s.Picker)
+	r.ClientConn.UpdateState(s)
+}

@@ -1,0 +1,96 @@
+package balancer
+
+import (
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+)
+
+// gate stands between the pick-first of one endpoint and the rest, and lets through that a connection is ready when the
+// health service at its other end says so. The first connection to an endpoint that has just been announced passes at
+// once, until the health service says otherwise.
+//
+// mu is taken while the leaf's lock is held, and the parent's lock while mu is: the order in which states travel up.
+type gate struct {
+	balancer.ClientConn
+
+	mu    sync.Mutex
+	fresh bool             // the first connection passes
+	leaf  balancer.State   // what the leaf said last
+	conn  balancer.SubConn // the ready one, whose health is followed; nil for none
+	open  bool             // whether it takes calls
+	shut  error            // why it does not; nil while that is not known yet
+}
+
+// NewSubConn implements [balancer.ClientConn]: it follows the health of the connection whenever it is ready.
+func (g *gate) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
+	var sc balancer.SubConn
+	leaf := opts.StateListener
+	opts.StateListener = func(s balancer.SubConnState) {
+		ready := s.ConnectivityState == connectivity.Ready
+		g.changed(sc, ready)
+		leaf(s)
+		if ready {
+			sc.RegisterHealthListener(func(h balancer.SubConnState) { g.health(sc, h) })
+		}
+	}
+	var err error
+	sc, err = g.ClientConn.NewSubConn(addrs, opts)
+	return sc, err
+}
+
+// UpdateState implements [balancer.ClientConn].
+func (g *gate) UpdateState(s balancer.State) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.leaf = s
+	g.ClientConn.UpdateState(g.stateLocked())
+}
+
+// changed notes that a connection became ready, or is no longer. The leaf's state, which follows, tells the rest.
+func (g *gate) changed(sc balancer.SubConn, ready bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if ready {
+		g.conn, g.open, g.shut = sc, g.fresh, nil
+		g.fresh = false
+	} else if g.conn == sc {
+		g.conn, g.open, g.shut = nil, false, nil
+	}
+}
+
+// health takes in what the health service of a ready connection says. While it is being asked again, what it said last
+// goes on to count.
+func (g *gate) health(sc balancer.SubConn, s balancer.SubConnState) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.conn != sc {
+		return
+	}
+	switch s.ConnectivityState {
+	case connectivity.Ready:
+		if g.open {
+			return
+		}
+		g.open, g.shut = true, nil
+	case connectivity.TransientFailure:
+		g.open, g.shut = false, fmt.Errorf("the instance does not serve at present: %v", s.ConnectionError)
+	default:
+		return
+	}
+	g.ClientConn.UpdateState(g.stateLocked())
+}
+
+func (g *gate) stateLocked() balancer.State {
+	switch {
+	case g.leaf.ConnectivityState != connectivity.Ready || g.open:
+		return g.leaf
+	case g.shut != nil:
+		return balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(g.shut)}
+	}
+	return balancer.State{ConnectivityState: connectivity.Connecting, Picker: base.NewErrPicker(balancer.ErrNoSubConnAvailable)}
+}

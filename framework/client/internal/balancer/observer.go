@@ -1,0 +1,92 @@
+package balancer
+
+import (
+	"sync/atomic"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/endpointsharding"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+)
+
+// Observer can tell how each endpoint of a connection is doing. It costs calls nothing. The zero value has seen nothing;
+// it is safe for concurrent use.
+type Observer struct {
+	picker atomic.Pointer[balancer.Picker]
+	notify func()
+}
+
+// Notify has f called after each change. It must be called before the observer is used; f must not wait for the
+// connection.
+func (o *Observer) Notify(f func()) { o.notify = f }
+
+// EndpointState is how one endpoint is doing.
+type EndpointState struct {
+	Endpoint resolver.Endpoint
+	// State is READY for an endpoint that takes calls. One whose health service says that it does not serve counts as
+	// TRANSIENT_FAILURE.
+	State connectivity.State
+	// Err is why State is TRANSIENT_FAILURE.
+	Err error
+}
+
+type observerKey struct{}
+
+// With returns the resolver's state with the observer attached, for the policy to find.
+func (o *Observer) With(s resolver.State) resolver.State {
+	s.Attributes = s.Attributes.WithValue(observerKey{}, o)
+	return s
+}
+
+func observerOf(s resolver.State) *Observer {
+	o, _ := s.Attributes.Value(observerKey{}).(*Observer)
+	return o
+}
+
+func (o *Observer) see(p balancer.Picker) {
+	if o == nil {
+		return
+	}
+	o.picker.Store(&p)
+	if o.notify != nil {
+		o.notify()
+	}
+}
+
+// leave forgets what was seen; another policy, which tells nothing, goes on.
+func (o *Observer) leave() {
+	if o != nil {
+		o.picker.Store(nil)
+	}
+}
+
+// Endpoints returns the endpoints as of the last change; none before the first.
+func (o *Observer) Endpoints() []EndpointState {
+	p := o.picker.Load()
+	if p == nil {
+		return nil
+	}
+	children := endpointsharding.ChildStatesFromPicker(*p)
+	out := make([]EndpointState, len(children))
+	for i, c := range children {
+		out[i] = EndpointState{Endpoint: c.Endpoint, State: c.State.ConnectivityState}
+		if c.State.ConnectivityState == connectivity.TransientFailure {
+			_, out[i].Err = c.State.Picker.Pick(balancer.PickInfo{}) // such a picker does nothing but return its error
+		}
+	}
+	return out
+}
+
+// Ready counts the endpoints that take calls; false when nothing was seen.
+func (o *Observer) Ready() (n int, seen bool) {
+	p := o.picker.Load()
+	if p == nil {
+		return 0, false
+	}
+	for _, c := range endpointsharding.ChildStatesFromPicker(*p) {
+		if c.State.ConnectivityState == connectivity.Ready {
+			n++
+		}
+	}
+	return n, true
+}
