@@ -57,7 +57,7 @@ func Decode(service string, value []byte) (*Instance, error) {
 		}
 		return &Instance{Service: service, Addr: text, State: StateUp}, nil
 	}
-	inst, err := decodeJSON(service, []byte(text))
+	inst, err := decodeJSON(service, text)
 	if err != nil {
 		return nil, err
 	}
@@ -67,13 +67,25 @@ func Decode(service string, value []byte) (*Instance, error) {
 	return inst, nil
 }
 
-// decodeJSON reads the common case, an instance of ours, in one pass; foreign metadata, of whatever shape, takes a
-// second one.
-func decodeJSON(service string, value []byte) (*Instance, error) {
+// decodeJSON leaves to encoding/json what has not the usual shape.
+func decodeJSON(service, value string) (*Instance, error) {
+	var addr string
+	var m metadata
+	switch readUsual(value, &addr, &m) {
+	case usualForeign:
+		return fromRecord(service, addr, nil)
+	case usualOurs:
+		return fromRecord(service, addr, &m)
+	}
+	return decodeSlowly(service, []byte(value))
+}
+
+// decodeSlowly reads an instance of ours in one pass; foreign metadata, of whatever shape, takes a second one.
+func decodeSlowly(service string, value []byte) (*Instance, error) {
 	var rec record
 	err := json.Unmarshal(value, &rec)
 	if err == nil && (rec.Metadata == nil || rec.Metadata.Incarnation != "") {
-		return fromRecord(service, rec)
+		return fromRecord(service, rec.Addr, rec.Metadata)
 	}
 	if wrong := (*json.UnmarshalTypeError)(nil); err != nil && !errors.As(err, &wrong) {
 		return nil, fmt.Errorf("value of an instance of %q is no JSON: %w", service, err)
@@ -84,9 +96,9 @@ func decodeJSON(service string, value []byte) (*Instance, error) {
 	return decodeForeign(service, value)
 }
 
-func fromRecord(service string, rec record) (*Instance, error) {
-	inst := &Instance{Service: service, Addr: rec.Addr, State: StateUp}
-	if m := rec.Metadata; m != nil {
+func fromRecord(service, addr string, m *metadata) (*Instance, error) {
+	inst := &Instance{Service: service, Addr: addr, State: StateUp}
+	if m != nil {
 		inst.Incarnation, inst.Version, inst.Weight = m.Incarnation, m.Version, m.Weight
 		inst.Zone, inst.Admin, inst.Metadata = m.Zone, m.Admin, m.Meta
 		if m.State != "" {
