@@ -45,7 +45,7 @@ type Options struct {
 	Timing Timing
 }
 
-// Timing holds the waits that tests shorten. What is zero has its default. Every period is spread by a fifth.
+// Timing holds the waits that tests shorten. What is zero has its default. Every period is spread by a fifth unless it says otherwise.
 type Timing struct {
 	// AnyTTL allows a TTL below MinTTL.
 	AnyTTL bool
@@ -64,6 +64,9 @@ type Timing struct {
 	Probe time.Duration
 	// AntiEntropy is the time between two lists that should change nothing. Default 5 min.
 	AntiEntropy time.Duration
+	// Recheck is about when a service is listed beside its watch after etcd was away: an etcd that was restored from a
+	// backup looks like the one before as soon as it has got as far. Default 20 s, spread by half.
+	Recheck time.Duration
 	// PokeGap is the shortest time between two hints that are followed. Default 5 s.
 	PokeGap time.Duration
 	// PokeWait is how long a hinted watch may take to give a sign of life. Default 2 s.
@@ -101,6 +104,7 @@ func (o Options) withDefaults(cli *clientv3.Client, retryMax time.Duration) (Opt
 	t.Created = orElse(t.Created, 5*time.Second)
 	t.Probe = orElse(t.Probe, 10*time.Second)
 	t.AntiEntropy = orElse(t.AntiEntropy, 5*time.Minute)
+	t.Recheck = orElse(t.Recheck, 20*time.Second)
 	t.PokeGap = orElse(t.PokeGap, 5*time.Second)
 	t.PokeWait = orElse(t.PokeWait, 2*time.Second)
 	t.PageSize = orElse(t.PageSize, 1000)

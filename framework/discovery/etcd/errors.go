@@ -40,6 +40,11 @@ func matches(err error, kinds []error) bool {
 
 func isCompacted(err error) bool { return matches(err, []error{rpctypes.ErrCompacted}) }
 
+// isTooLarge reports whether an answer was larger than somebody on the way lets through.
+func isTooLarge(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "message larger than max") // all that clientv3 leaves of gRPC's error
+}
+
 func isLeaseGone(err error) bool { return matches(err, []error{rpctypes.ErrLeaseNotFound}) }
 
 // isPatient reports whether to wait long before the next attempt.

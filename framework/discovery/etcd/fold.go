@@ -19,12 +19,16 @@ const maxUnanswered = 2
 // drainLimit is how many responses are taken in before the state is handed on.
 const drainLimit = 256
 
+// burstGap is the quiet time after which a response counts as one on its own.
+const burstGap = 5 * time.Millisecond
+
 // watching is one watch that etcd has confirmed.
 type watching struct {
 	*follower
 	stream *stream
 	ch     clientv3.WatchChan
-	last   int64 // highest revision that this stream has told
+	last   int64     // highest revision that this stream has told
+	handed time.Time // when a response was handed on last
 
 	// The questions for a sign of life.
 	timer      *time.Timer
@@ -45,12 +49,15 @@ func (f *follower) follow(ctx context.Context) error {
 	w := &watching{follower: f, stream: st, ch: ch, last: f.resume(), timer: time.NewTimer(time.Hour)}
 	defer w.timer.Stop()
 	w.alive()
+	if f.kicked() { // after the list, but before etcd confirmed the watch
+		f.unsure = true
+	}
 	return w.run(ctx)
 }
 
 func (w *watching) run(ctx context.Context) error {
 	timing := w.src.opt.Timing
-	audit := time.NewTimer(backoff.Spread(timing.AntiEntropy, 0.2))
+	audit := time.NewTimer(w.untilAudit())
 	defer audit.Stop()
 	for {
 		var err error
@@ -63,7 +70,15 @@ func (w *watching) run(ctx context.Context) error {
 		case <-w.timer.C:
 			err = w.ask(ctx)
 		case <-w.kicks:
-			w.askSoon()
+			if !w.connected() {
+				w.askSoon()
+				break
+			}
+			w.listenFirst()
+			if !w.unsure {
+				w.unsure = true
+				audit.Reset(w.untilAudit())
+			}
 		case <-w.hints:
 			if now := time.Now(); now.Sub(w.lastHint) >= timing.PokeGap {
 				w.lastHint = now
@@ -71,7 +86,7 @@ func (w *watching) run(ctx context.Context) error {
 			}
 		case <-audit.C:
 			err = w.antiEntropy(ctx)
-			audit.Reset(backoff.Spread(timing.AntiEntropy, 0.2))
+			audit.Reset(w.untilAudit())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -81,10 +96,20 @@ func (w *watching) run(ctx context.Context) error {
 	}
 }
 
-// takeAll takes in a response and those that wait behind it, and hands on the state once.
+// untilAudit is how long the service is not listed beside its watch.
+func (w *watching) untilAudit() time.Duration {
+	if w.unsure {
+		return backoff.Spread(min(w.src.opt.Timing.Recheck, w.src.opt.Timing.AntiEntropy), 0.5)
+	}
+	return backoff.Spread(w.src.opt.Timing.AntiEntropy, 0.2)
+}
+
+// takeAll takes in a response and hands on the state. In a burst it takes in those that wait behind it first; after quiet
+// it does not look for any, since every look lets other goroutines go first, and a change on its own is handed on at once.
 func (w *watching) takeAll(wr clientv3.WatchResponse) error {
+	burst := time.Since(w.handed) < burstGap
 	changed, err := w.take(wr)
-	for n := 1; n < drainLimit && err == nil; n++ {
+	for n := 1; burst && n < drainLimit && err == nil; n++ {
 		next, more, ended := w.next()
 		if ended {
 			err = errEnded
@@ -100,6 +125,7 @@ func (w *watching) takeAll(wr clientv3.WatchResponse) error {
 		w.sign()
 	}
 	w.publish(changed)
+	w.handed = time.Now()
 	return err
 }
 
@@ -190,6 +216,13 @@ func (w *watching) askSoon() {
 	w.askNow()
 }
 
+// listenFirst is askSoon a moment later, and not at all when etcd speaks before: the client has a connection again and
+// is about to go on with the watch.
+func (w *watching) listenFirst() {
+	w.unanswered, w.gap = 0, w.src.opt.Timing.PokeWait/maxUnanswered
+	w.timer.Reset(backoff.Spread(w.gap, 0.2))
+}
+
 func (w *watching) askNow() {
 	w.unanswered++
 	w.stream.probe()
@@ -222,6 +255,8 @@ func (w *watching) lookInto(ctx context.Context) error {
 	case resp.Header.ClusterId != w.cluster || resp.Header.Revision < w.resume():
 		return errReset
 	case resp.Header.Revision == w.resume():
+		w.broken = 0
+		w.bo.Reset()
 		w.sign()
 		w.publish(false)
 	case w.behind:

@@ -19,13 +19,17 @@ type listing struct {
 // is asked, which may be old, but needs no leader.
 func (s *Source) listPages(ctx context.Context, prefix string, fold func(*clientv3.GetResponse), opts ...clientv3.OpOption) error {
 	end := clientv3.GetPrefixRangeEnd(prefix)
-	from, revision := prefix, int64(0)
+	from, revision, size := prefix, int64(0), s.opt.Timing.PageSize
 	for {
 		page := append([]clientv3.OpOption{
-			clientv3.WithRange(end), clientv3.WithLimit(s.opt.Timing.PageSize), clientv3.WithRev(revision),
+			clientv3.WithRange(end), clientv3.WithLimit(size), clientv3.WithRev(revision),
 			clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend),
 		}, opts...)
 		resp, err := s.get(ctx, from, page...)
+		if isTooLarge(err) && size > 1 {
+			size = max(size/4, 1) // something between us and etcd, or the client itself, takes smaller messages only
+			continue
+		}
 		if err != nil {
 			return err
 		}

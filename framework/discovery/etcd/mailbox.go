@@ -25,7 +25,8 @@ func newMailbox() *mailbox {
 func (b *mailbox) put(u discovery.Update) {
 	b.mu.Lock()
 	if !b.got {
-		b.left = append(b.left, goodbyes(b.last.Instances, u.Instances)...)
+		// One for each address, however often it comes and goes while nobody looks.
+		b.left = merge(b.left, goodbyes(b.last.Instances, u.Instances))
 	}
 	b.last, b.got = u, false
 	b.mu.Unlock()

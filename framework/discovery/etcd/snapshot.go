@@ -69,9 +69,15 @@ func (s *snapshot) put(kv *mvccpb.KeyValue) bool {
 			zap.Int64("revision", kv.ModRevision), zap.Bool("last_good_kept", e.inst != nil), zap.Error(err))
 		inst = e.inst
 	}
-	changed := inst != nil && (e.inst == nil || !e.inst.Equal(inst))
+	if inst == nil || e.inst != nil && e.inst.Equal(inst) {
+		if s.doubles > 0 { // the revision decides between keys of one address
+			s.move(e, e.inst, kv.ModRevision)
+		}
+		e.mod = kv.ModRevision
+		return false
+	}
 	s.move(e, inst, kv.ModRevision)
-	return changed
+	return true
 }
 
 // move gives an entry another instance and revision, and with them its place in the order.
@@ -152,11 +158,13 @@ func (s *snapshot) unlist(e *entry) {
 type difference struct {
 	changed bool // the view is another one now
 	missed  int  // keys whose value was older than what the watch was thought to have told
+	removed int  // keys that are gone
 }
 
 // replace takes in a whole list. known is the revision up to which the watch was thought to have told everything. A key
-// of an unchanged revision is kept as it is, unless the store was reset: revisions then mean nothing any more.
-func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, reset bool) difference {
+// of an unchanged revision is kept as it is, unless its value is to be looked at too: in another etcd, or one that was
+// restored, the same revision may be another value's.
+func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, values bool) difference {
 	var d difference
 	listed := make(map[string]struct{}, len(kvs))
 	if s.sorted == nil {
@@ -165,7 +173,7 @@ func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, reset bool) diff
 	}
 	for _, kv := range kvs {
 		listed[string(kv.Key)] = struct{}{}
-		if e := s.byKey[string(kv.Key)]; e != nil && reset {
+		if e := s.byKey[string(kv.Key)]; values && e != nil && e.mod == kv.ModRevision && !s.holds(e, kv.Value) {
 			s.move(e, e.inst, noRevision)
 		}
 		if s.put(kv) {
@@ -178,9 +186,21 @@ func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, reset bool) diff
 	for key := range s.byKey {
 		if _, ok := listed[key]; !ok && s.remove(key) {
 			d.changed = true
+			d.removed++
 		}
 	}
 	return d
+}
+
+// holds reports whether an entry is what a value says; one that can't be read says nothing new to one that could not be
+// read before.
+func (s *snapshot) holds(e *entry, value []byte) bool {
+	_, bad := s.bad[e.key]
+	inst, err := discovery.Decode(s.service, value)
+	if err != nil {
+		return bad
+	}
+	return !bad && e.inst != nil && e.inst.Equal(inst)
 }
 
 // view returns the instances, sorted, one for each address. The slice is new and never nil.

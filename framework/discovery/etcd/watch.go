@@ -53,6 +53,7 @@ type follower struct {
 	progress int64 // etcd said that there were no events up to this revision
 	fails    int   // lists that failed in a row
 	broken   int   // watches that failed in a row
+	unsure   bool  // etcd was away since the last list; it may have become another one
 	lastHint time.Time
 	listErr  error // why the last list failed
 	watchErr error // why the watch is not to be relied on
@@ -89,7 +90,7 @@ func (f *follower) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if f.why != "" {
 			if err := f.list(ctx); err != nil {
-				pause(ctx, f.bo, f.src.opt.Timing.Patience, err)
+				f.rest(ctx, err)
 				continue
 			}
 		}
@@ -112,13 +113,49 @@ func (f *follower) watchConnection(ctx context.Context) {
 	}
 }
 
+// kicked takes back a kick and reports whether there was one.
+func (f *follower) kicked() bool {
+	select {
+	case <-f.kicks:
+		return true
+	default:
+		return false
+	}
+}
+
 func (f *follower) connected() bool {
 	return f.src.cli.ActiveConnection().GetState() == connectivity.Ready
+}
+
+// rest waits before the next attempt, as long as the error suggests. A connection that comes back ends a wait that was
+// for it: all that is left of it then is a tenth of a second at most, so that not all come at one moment.
+func (f *follower) rest(ctx context.Context, err error) {
+	timing := f.src.opt.Timing
+	t := time.NewTimer(pauseFor(f.bo, timing.Patience, err))
+	defer t.Stop()
+	kicks := f.kicks
+	if isPatient(err) {
+		kicks = nil
+	}
+	for {
+		select {
+		case <-kicks:
+			if f.connected() {
+				t.Reset(backoff.UpTo(min(100*time.Millisecond, timing.RetryMax)))
+				kicks = nil
+			}
+		case <-t.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // after decides what follows a watch that ended with err.
 func (f *follower) after(ctx context.Context, err error) {
 	f.broken++
+	f.unsure = true
 	switch {
 	case errors.Is(err, errReset):
 		f.why = listReset
@@ -134,7 +171,7 @@ func (f *follower) after(ctx context.Context, err error) {
 	}
 	f.watchErr = explain(f.src.cli, fmt.Sprintf("watching %q", f.service), err)
 	f.publish(false)
-	pause(ctx, f.bo, f.src.opt.Timing.Patience, err)
+	f.rest(ctx, err)
 }
 
 // list reads the whole service and takes it in. Before the first answer, a list from any single member is taken when
@@ -146,6 +183,7 @@ func (f *follower) list(ctx context.Context) error {
 	}
 	if err == nil {
 		f.fails, f.listErr = 0, nil
+		f.kicked() // whatever the connection did, it is there
 		f.takeList(l, f.why)
 		f.why = ""
 		return nil
@@ -170,8 +208,11 @@ func (f *follower) takeList(l listing, why string) {
 	if reset {
 		why, known = listReset, 0
 	}
-	d := f.snap.replace(l.kvs, known, reset)
-	f.cluster, f.applied = l.cluster, l.revision
+	d := f.snap.replace(l.kvs, known, reset || why == listAntiEntropy)
+	if why == listAntiEntropy {
+		d.missed += d.removed // the watch has told everything up to here
+	}
+	f.cluster, f.applied, f.unsure = l.cluster, l.revision, false
 	if why != listAntiEntropy {
 		f.progress = 0 // the next watch starts from the list
 	}
