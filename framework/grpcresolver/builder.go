@@ -46,6 +46,7 @@ type Options struct {
 	Seed string
 	// MinGap is the least time between two updates of one connection; the first change after a quiet time goes through
 	// at once. 0 means 0.2 ms for each instance in use, at least 50 ms and at most 1 s: gRPC's own work grows like that.
+	// While changes keep coming it is 100 ms at least.
 	MinGap time.Duration
 	// Patience is how long the first answer may take before calls that do not wait for instances fail with the reason;
 	// those that wait go on waiting and have the reason in their deadline error. 0 means 200 ms.

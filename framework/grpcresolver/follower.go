@@ -33,6 +33,7 @@ type follower struct {
 	last     told      // what gRPC has
 	reported string    // the text of the last error since the last good state
 	next     time.Time // not before this may gRPC be told again
+	storm    bool      // the last change had to wait for that
 }
 
 var _ resolver.Resolver = (*follower)(nil)
@@ -47,7 +48,8 @@ func (f *follower) Close() { f.loops.Stop() }
 // state: that is what folds a storm of changes into few updates.
 func (f *follower) run(ctx context.Context) {
 	err := f.cache.Watch(ctx, f.callee, func(u discovery.Update) {
-		if backoff.Sleep(ctx, time.Until(f.next)) != nil {
+		early := time.Until(f.next)
+		if f.storm = early > 0; backoff.Sleep(ctx, early) != nil {
 			return
 		}
 		if newest, known := f.cache.Snapshot(f.callee); known {
@@ -97,7 +99,11 @@ func (f *follower) gap(n int) time.Duration {
 	if f.opt.MinGap > 0 {
 		return f.opt.MinGap
 	}
-	return min(max(time.Duration(n)*200*time.Microsecond, 50*time.Millisecond), time.Second)
+	least := 50 * time.Millisecond
+	if f.storm {
+		least = 100 * time.Millisecond
+	}
+	return min(max(time.Duration(n)*200*time.Microsecond, least), time.Second)
 }
 
 // none handles a callee without instances. The cache says that only when it is true: an outage keeps the last set, and

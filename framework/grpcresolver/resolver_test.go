@@ -127,8 +127,8 @@ func TestChangesAreFoldedWithoutDelayingTheFirst(t *testing.T) {
 		}
 		wait(t, time.Second)
 		states, _ := cc.seen()
-		if n := len(states) - 2; n < 15 || n > 21 {
-			t.Errorf("%d updates for 1000 changes within a second, want one for each 50 ms", n)
+		if n := len(states) - 2; n < 9 || n > 13 {
+			t.Errorf("%d updates for 1000 changes within a second, want one for each 100 ms", n)
 		}
 		last := cc.last().Endpoints[2]
 		if i, _ := grpcresolver.InstanceOf(last); i.Weight != 999 {
