@@ -71,7 +71,7 @@ type Timing struct {
 	PokeGap time.Duration
 	// PokeWait is how long a hinted watch may take to give a sign of life. Default 2 s.
 	PokeWait time.Duration
-	// PageSize is how many keys one list call fetches. Default 1000.
+	// PageSize is how many keys one list call fetches, which for etcd is the dearer the more keys follow. Default 5000.
 	PageSize int64
 }
 
@@ -107,7 +107,7 @@ func (o Options) withDefaults(cli *clientv3.Client, retryMax time.Duration) (Opt
 	t.Recheck = orElse(t.Recheck, 20*time.Second)
 	t.PokeGap = orElse(t.PokeGap, 5*time.Second)
 	t.PokeWait = orElse(t.PokeWait, 2*time.Second)
-	t.PageSize = orElse(t.PageSize, 1000)
+	t.PageSize = orElse(t.PageSize, 5000)
 	return o, o.check()
 }
 

@@ -20,6 +20,7 @@ type entry struct {
 	key  string
 	inst *discovery.Instance // the last value that could be read; nil when there was none yet
 	mod  int64               // revision of the last value, whether it could be read or not
+	list int                 // the last list that held the key, or that came before its last event
 }
 
 // compare orders entries by address; of those with one address the newest comes first and is the one that counts.
@@ -44,6 +45,7 @@ type snapshot struct {
 	doubles int                   // entries of sorted whose address another one before them has
 	bad     map[string]struct{}   // keys whose last value can't be read
 	told    []string              // the first of them; nil when that is to be found out anew
+	lists   int                   // how many were taken in
 }
 
 func newSnapshot(service string, log *zap.Logger) *snapshot {
@@ -53,19 +55,19 @@ func newSnapshot(service string, log *zap.Logger) *snapshot {
 // put takes in one value and reports whether the view changes. A value that can't be read changes nothing: the last
 // good one of that key stays.
 func (s *snapshot) put(kv *mvccpb.KeyValue) bool {
-	key := string(kv.Key)
-	e := s.byKey[key]
+	e := s.byKey[string(kv.Key)]
 	if e == nil {
-		e = &entry{key: key}
-		s.byKey[key] = e
+		e = &entry{key: string(kv.Key)}
+		s.byKey[e.key] = e
 	}
+	e.list = s.lists
 	if e.mod == kv.ModRevision {
 		return false
 	}
 	inst, err := discovery.Decode(s.service, kv.Value)
 	s.judge(e, err)
 	if err != nil {
-		s.log.Warn("ignoring the value of a key, it can't be read", zap.String("key", key),
+		s.log.Warn("ignoring the value of a key, it can't be read", zap.String("key", e.key),
 			zap.Int64("revision", kv.ModRevision), zap.Bool("last_good_kept", e.inst != nil), zap.Error(err))
 		inst = e.inst
 	}
@@ -87,7 +89,10 @@ func (s *snapshot) move(e *entry, inst *discovery.Instance, mod int64) {
 	if inst == nil {
 		return
 	}
-	i, _ := slices.BinarySearchFunc(s.sorted, e, (*entry).compare)
+	i := len(s.sorted)
+	if i > 0 && s.sorted[i-1].compare(e) > 0 { // else it is the last one, as each of a first list is
+		i, _ = slices.BinarySearchFunc(s.sorted, e, (*entry).compare)
+	}
 	if s.doubled(i, inst.Addr) {
 		s.doubles++
 	}
@@ -166,13 +171,13 @@ type difference struct {
 // restored, the same revision may be another value's.
 func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, values bool) difference {
 	var d difference
-	listed := make(map[string]struct{}, len(kvs))
-	if s.sorted == nil {
+	s.lists++
+	if len(s.byKey) == 0 {
+		s.byKey = make(map[string]*entry, len(kvs))
 		s.sorted = make([]*entry, 0, len(kvs))
 		s.insts = make([]*discovery.Instance, 0, len(kvs))
 	}
 	for _, kv := range kvs {
-		listed[string(kv.Key)] = struct{}{}
 		if e := s.byKey[string(kv.Key)]; values && e != nil && e.mod == kv.ModRevision && !s.holds(e, kv.Value) {
 			s.move(e, e.inst, noRevision)
 		}
@@ -183,8 +188,8 @@ func (s *snapshot) replace(kvs []*mvccpb.KeyValue, known int64, values bool) dif
 			}
 		}
 	}
-	for key := range s.byKey {
-		if _, ok := listed[key]; !ok && s.remove(key) {
+	for key, e := range s.byKey {
+		if e.list != s.lists && s.remove(key) {
 			d.changed = true
 			d.removed++
 		}
