@@ -77,6 +77,7 @@ func (r *memberRole) config() (*embed.Config, error) {
 	if r.Existing {
 		c.ClusterState = embed.ClusterStateFlagExisting
 	}
+	c.StrictReconfigCheck = false // it refuses to replace a member before all have seen each other for 5 s
 	c.EnableGRPCGateway = false
 	c.LogLevel = "warn"
 	c.LogOutputs = []string{"stderr"}
