@@ -58,7 +58,7 @@ func (r mainWithWorld) Run() int {
 
 func TestMain(m *testing.M) {
 	// The tests mostly wait for leases and timeouts, so more of them than there are processors can run at a time.
-	if err := flag.Set("test.parallel", "12"); err != nil {
+	if err := flag.Set("test.parallel", "24"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(mainWithWorld{m})
@@ -109,10 +109,10 @@ func fixtureOn(t *testing.T, server *devetcd.Server) *fixture {
 	return f
 }
 
-func dial(t *testing.T, addr string) *clientv3.Client {
+func dial(t *testing.T, addrs ...string) *clientv3.Client {
 	t.Helper()
 	cfg := etcdclient.DefaultConfig()
-	cfg.Endpoints = []string{addr}
+	cfg.Endpoints = addrs
 	cli, err := etcdclient.New(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -292,6 +292,7 @@ type proxy struct {
 	wg       sync.WaitGroup
 
 	deaf  atomic.Bool // what etcd answers is lost; end it with a cut
+	mute  atomic.Bool // what etcd is asked is lost; end it with a cut
 	mu    sync.Mutex
 	cut   bool
 	conns map[net.Conn]struct{}
@@ -303,6 +304,11 @@ func newProxy(t *testing.T, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newProxyAt(t, l, target)
+}
+
+func newProxyAt(t *testing.T, l net.Listener, target string) *proxy {
+	t.Helper()
 	p := &proxy{listener: l, target: target, conns: make(map[net.Conn]struct{})}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
@@ -353,19 +359,19 @@ func (p *proxy) serve(client net.Conn) {
 	}
 	defer p.drop(server)
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
-	wg.Go(func() { _, _ = io.Copy(answers{p, client}, server); _ = client.Close() })
+	wg.Go(func() { _, _ = io.Copy(way{&p.mute, server}, client); _ = server.Close() })
+	wg.Go(func() { _, _ = io.Copy(way{&p.deaf, client}, server); _ = client.Close() })
 	wg.Wait()
 }
 
-// answers hands on what etcd says, unless the client is to hear nothing.
-type answers struct {
-	p *proxy
-	w io.Writer
+// way hands on what is said in one direction, unless it is to be lost.
+type way struct {
+	lost *atomic.Bool
+	w    io.Writer
 }
 
-func (a answers) Write(b []byte) (int, error) {
-	if a.p.deaf.Load() {
+func (a way) Write(b []byte) (int, error) {
+	if a.lost.Load() {
 		return len(b), nil
 	}
 	return a.w.Write(b)
@@ -379,6 +385,13 @@ func (p *proxy) add(c net.Conn) bool {
 	}
 	p.conns[c] = struct{}{}
 	return true
+}
+
+// carries reports whether anybody is connected through it.
+func (p *proxy) carries() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns) > 0
 }
 
 func (p *proxy) drop(c net.Conn) {

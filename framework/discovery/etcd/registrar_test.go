@@ -27,7 +27,7 @@ func (f *fixture) leases() []clientv3.LeaseStatus {
 	return resp.Leases
 }
 
-func TestCloseLeavesNeitherKeyNorLease(t *testing.T) {
+func TestA13CloseLeavesNeitherKeyNorLease(t *testing.T) {
 	t.Parallel()
 	f := newOwnFixture(t, devetcd.Config{})
 	r := f.registrar()
@@ -47,29 +47,7 @@ func TestCloseLeavesNeitherKeyNorLease(t *testing.T) {
 	}
 }
 
-func TestCloseAtAnyMomentLeavesNothing(t *testing.T) {
-	t.Parallel()
-	f := newOwnFixture(t, devetcd.Config{})
-	r := f.registrar()
-	inst := discoverytest.Instance("user", addr1)
-	for n := range 200 {
-		reg, err := r.Register(f.ctx(), *inst)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n%2 == 0 {
-			ctx, cancel := context.WithTimeout(f.ctx(), time.Duration(n)*20*time.Microsecond)
-			_ = discovery.WaitUp(ctx, reg) // or not yet: Close must cope with both
-			cancel()
-		}
-		f.close(reg)
-		if keys, leases := f.keys(), f.leases(); len(keys)+len(leases) != 0 {
-			t.Fatalf("round %d: after Close there are keys %v and leases %v", n, keys, leases)
-		}
-	}
-}
-
-func TestDeletedKeyComesBackOnTheSameLease(t *testing.T) {
+func TestA15DeletedKeyComesBackOnTheSameLease(t *testing.T) {
 	t.Parallel()
 	for name, del := range map[string]func(*fixture){
 		"the key":    func(f *fixture) { f.del(f.key("user", addr1)) },
@@ -122,7 +100,7 @@ func (f *fixture) eventually(what string, ok func() bool) {
 	}
 }
 
-func TestRevokedLeaseIsReplacedFast(t *testing.T) {
+func TestA04RevokedLeaseIsReplacedFast(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	reg := f.register(f.registrar(), discoverytest.Instance("user", addr1))
@@ -134,7 +112,7 @@ func TestRevokedLeaseIsReplacedFast(t *testing.T) {
 	f.await(reg, "a second announcement", func(st discovery.RegistrationStatus) bool {
 		return st.State == discovery.RegistrationUp && st.Count == 2
 	})
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > time.Second { // of which 300 ms is the jitter that TTL/10 gives
 		t.Errorf("it took %v", d)
 	}
 	if after, _ := f.get(f.key("user", addr1)); after == lease || after == 0 {
@@ -142,7 +120,7 @@ func TestRevokedLeaseIsReplacedFast(t *testing.T) {
 	}
 }
 
-func TestRestartedEtcdKeepsKeyAndLease(t *testing.T) {
+func TestA04RestartedEtcdKeepsKeyAndLease(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, devetcd.Config{Dir: t.TempDir()})
 	f := fixtureOn(t, server)
@@ -186,7 +164,7 @@ func TestWipedEtcdGetsEveryKeyBack(t *testing.T) {
 	w.WaitAddrs(addr1, "10.0.0.2:9000")
 }
 
-func TestCutLongerThanTheLeaseEndsByItself(t *testing.T) {
+func TestA10CutLongerThanTheLeaseEndsByItself(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	key := f.key("user", addr1)
@@ -201,7 +179,7 @@ func TestCutLongerThanTheLeaseEndsByItself(t *testing.T) {
 	}
 }
 
-func TestRegistersWhenEtcdComesLater(t *testing.T) {
+func TestA01RegistersWhenEtcdComesLater(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, devetcd.Config{})
 	_ = server.Close()
@@ -220,13 +198,17 @@ func TestRegistersWhenEtcdComesLater(t *testing.T) {
 		t.Errorf("update = %+v, want none known and an error that names etcd", u)
 	}
 	startServer(t, devetcd.Config{ClientAddr: server.Addr()})
+	began := time.Now()
 	f.await(reg, "it to be up", inState(discovery.RegistrationUp))
+	if d := time.Since(began); d > 4*time.Second { // connecting is tried every 2.4 s at the latest
+		t.Errorf("registered %v after etcd came", d)
+	}
 	if u := w.WaitAddrs(addr1); u.Err != nil {
 		t.Errorf("Err = %v after etcd came", u.Err)
 	}
 }
 
-func TestOldProcessNeverRemovesTheKeyOfTheNewOne(t *testing.T) {
+func TestA11OldProcessNeverRemovesTheKeyOfTheNewOne(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	key := f.key("user", addr1)
@@ -248,7 +230,44 @@ func TestOldProcessNeverRemovesTheKeyOfTheNewOne(t *testing.T) {
 	}
 }
 
-func TestLostLeaseDoesNotTakeBackWhatANewerProcessHolds(t *testing.T) {
+// The old process is stopped within its shutdown, before it leaves, and goes on when its successor is there.
+func TestA11LateLeaveOfAnOldProcessHarmsNobody(t *testing.T) {
+	t.Parallel()
+	f, rel := newRelayed(t, devetcd.Config{})
+	key := f.key("user", addr1)
+	older := f.register(f.registrar(), discoverytest.Instance("user", addr1))
+	frozen, thaw := make(chan struct{}), make(chan struct{})
+	rel.hooks(func(method string, ask []byte) ([]byte, error) {
+		if method == "LeaseRevoke" {
+			select {
+			case frozen <- struct{}{}:
+			default:
+			}
+			<-thaw
+		}
+		return ask, nil
+	}, nil)
+	closed := make(chan error, 1)
+	go func() { closed <- older.Close(f.ctx()) }()
+	<-frozen
+	changes := f.changes()
+	f.cli = f.admin // the successor is another process
+	next := discoverytest.Instance("user", addr1)
+	next.Incarnation = "next"
+	newer := f.register(f.registrar(), next)
+	close(thaw)
+	if err := <-closed; err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	if _, v := f.get(key); !strings.Contains(v, `"next"`) {
+		t.Errorf("key is %q after the old process left", v)
+	}
+	if puts, deletes := changes(); puts != 1 || deletes != 0 || newer.Status().Count != 1 {
+		t.Errorf("%d writes and %d deletions, the new process is %+v; want one write", puts, deletes, newer.Status())
+	}
+}
+
+func TestA27LostLeaseDoesNotTakeBackWhatANewerProcessHolds(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	key := f.key("user", addr1)
@@ -348,7 +367,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-func TestManyRegistrationsShareOneStream(t *testing.T) {
+func TestA25ManyRegistrationsShareOneStream(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	r := f.registrar()
@@ -389,7 +408,7 @@ func TestManyRegistrationsShareOneStream(t *testing.T) {
 	}
 }
 
-func TestLostAnswersLeaveNothingBehind(t *testing.T) {
+func TestA16LostAnswersLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	f := newOwnFixture(t, devetcd.Config{})
 	if _, err := f.cli.Get(f.ctx(), "x"); err != nil { // there is a connection
