@@ -35,3 +35,15 @@ func (s *Source) HoldLists() (release func()) {
 		}
 	}
 }
+
+// Mailbox lets tests reach what stands between a watch and its reader.
+type Mailbox struct{ b *mailbox }
+
+func NewMailbox() Mailbox { return Mailbox{newMailbox()} }
+
+func (m Mailbox) Put(u discovery.Update) { m.b.put(u) }
+
+func (m Mailbox) Take() []discovery.Update { return m.b.take() }
+
+// Held is how many instances that said goodbye are kept.
+func (m Mailbox) Held() int { return len(m.b.left) }
