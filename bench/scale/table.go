@@ -42,13 +42,20 @@ func short(v float64) string {
 	return fmt.Sprintf("%.0f", v)
 }
 
-func median(list []float64) float64 {
+func median(list []float64) float64 { return quantile(list, 0.5) }
+
+// quantile leaves the list as it is.
+func quantile(list []float64, q float64) float64 {
 	if len(list) == 0 {
 		return 0
 	}
 	sorted := slices.Sorted(slices.Values(list))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+	pos := q * float64(len(sorted)-1)
+	low := int(pos)
+	if low == len(sorted)-1 {
+		return sorted[low]
+	}
+	return sorted[low] + (pos-float64(low))*(sorted[low+1]-sorted[low])
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
