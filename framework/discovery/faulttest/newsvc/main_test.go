@@ -30,7 +30,8 @@ const (
 // binaries are the programs of subjects: the plain one for everything real, and this test for the fakes.
 type binaries struct{ subject string }
 
-var built binaries //nolint:gochecknoglobals // set once by TestMain, which is the only way from there to the tests
+// built is set once, by TestMain; there is no other way from there to the tests.
+var built binaries
 
 func TestMain(m *testing.M) {
 	if code, ran := faulttest.Main(fakes()...); ran {

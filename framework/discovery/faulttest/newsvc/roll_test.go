@@ -19,9 +19,9 @@ import (
 //
 //	go test ./framework/discovery/faulttest/newsvc -run 'Roll|Kills' -roll.full -roll.for 5m -timeout 30m -v
 var (
-	rollFull = flag.Bool("roll.full", false, "roll 5 servers under 20 clients and 3,000 calls a second, and kill them")     //nolint:gochecknoglobals // flags are
-	rollFor  = flag.Duration("roll.for", 3*time.Minute, "with -roll.full: how long servers are rolled, in complete rounds") //nolint:gochecknoglobals // flags are
-	rollRate = flag.Int("roll.rate", 3000, "with -roll.full: the calls a second of all clients together")                   //nolint:gochecknoglobals // flags are
+	rollFull = flag.Bool("roll.full", false, "roll 5 servers under 20 clients and 3,000 calls a second, and kill them")
+	rollFor  = flag.Duration("roll.for", 3*time.Minute, "with -roll.full: how long servers are rolled, in complete rounds")
+	rollRate = flag.Int("roll.rate", 3000, "with -roll.full: the calls a second of all clients together")
 )
 
 // fleet is a number of servers under load.

@@ -16,5 +16,5 @@ func main() {
 		fmt.Fprintln(os.Stderr, "subject: started without a role; it is the fault suite that starts it")
 		code = 2
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // a main: that is its work
 }
