@@ -146,7 +146,7 @@ func TestAStreamThatFindsNobodyFailsAfterOpenTimeoutAndSaysWhy(t *testing.T) {
 	c := mustConn(t, newFactory(t, r, func(p *client.Policy) { p.OpenTimeout = 30 * time.Millisecond }), "user-service")
 	_, err := list(t.Context(), c)
 	wantCode(t, err, codes.Unavailable)
-	contains(t, err, `no instance of "user-service" took the stream within 30ms (clients.user-service.open_timeout`, `near: "user"`)
+	contains(t, err, `nobody took the stream within 30ms (clients.user-service.open_timeout`, `near: "user"`)
 }
 
 func TestACallThatFindsNobodySaysWhatTheResolverSaid(t *testing.T) {

@@ -15,6 +15,8 @@ type channel struct {
 	hub    *hub
 	target string
 
+	reason atomic.Pointer[reason] // why calls found nobody, when that was asked last
+
 	calls   atomic.Int64  // running calls; retiredBias is added when the channel is retired
 	retire  func()        // takes no new call from now on; any number of times
 	retired chan struct{} // closed by retire

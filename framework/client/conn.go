@@ -152,16 +152,12 @@ func (c *Conn) waitChannel(ctx context.Context, ch *channel, n int) error {
 
 func (c *Conn) missing(ctx context.Context, ch *channel, n int) error {
 	known, _ := ch.hub.watch()
-	reason := ""
-	if err := ch.hub.err(); err != nil {
-		reason = fmt.Sprintf(": %v", err)
-	}
 	connected := ""
 	if ready, seen := ch.hub.observer.Ready(); seen {
 		connected = fmt.Sprintf(", taking calls: %d", ready)
 	}
-	return fmt.Errorf("waiting for %d instances of %q: %d known at %q, connection %s%s%s: %w",
-		n, c.callee, known, ch.target, ch.cc.GetState(), connected, reason, context.Cause(ctx))
+	return fmt.Errorf("waiting for %d instances of %q: %d known at %q, connection %s%s: %s: %w",
+		n, c.callee, known, ch.target, ch.cc.GetState(), connected, c.why(ch), context.Cause(ctx))
 }
 
 // update makes p the policy. See [Factory.Update].

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/newsvc/newsvc/framework/internal/confined"
 	"github.com/newsvc/newsvc/framework/internal/notprocessed"
 )
 
@@ -17,16 +18,23 @@ import (
 // error of the attempt before the last, if there was one. Other errors
 // are passed on as the callee sent them, without the NOT_PROCESSED mark.
 func (c *Conn) explain(ch *channel, bound limit, repeated int, refusal, err error) error {
-	// A callee that answers with this code before our limit is over has its own reasons, and its own text.
-	if status.Code(err) == codes.DeadlineExceeded && !bound.until.IsZero() && time.Until(bound.until) <= 0 {
-		earlier := ""
-		if refusal != nil {
-			earlier = fmt.Sprintf("; %d attempts before were refused, the last with: %s", repeated, status.Convert(refusal).Message())
-		}
-		return status.Errorf(codes.DeadlineExceeded, "no answer from %q within %s; gRPC says: %s%s%s",
-			c.callee, c.limitText(bound), status.Convert(err).Message(), c.discoveryText(ch, err), earlier)
+	earlier := ""
+	if refusal != nil {
+		earlier = fmt.Sprintf("; %d attempts before were refused, the last with: %s", repeated, status.Convert(refusal).Message())
 	}
-	return c.clean(ch, repeated, err)
+	// A callee that answers with this code before our limit is over has its own reasons, and its own text.
+	if status.Code(err) != codes.DeadlineExceeded || bound.until.IsZero() || time.Until(bound.until) > 0 {
+		return c.clean(ch, repeated, err)
+	}
+	if neverPicked(ch, err) {
+		within := fmt.Sprintf("%v (the caller's own deadline)", bound.left.Round(time.Millisecond))
+		if bound.ours {
+			within = fmt.Sprintf("%v (%s)", bound.left, c.origin("timeout"))
+		}
+		return c.nobody(codes.DeadlineExceeded, ch, err, "; nobody took the call within "+within+earlier)
+	}
+	return status.Errorf(codes.DeadlineExceeded, "no answer from %q within %s; gRPC says: %s%s",
+		c.callee, c.limitText(bound), status.Convert(err).Message(), earlier)
 }
 
 // limitText names the limit that fired, where it was set and what to do.
@@ -51,23 +59,92 @@ func (c *Conn) origin(key string) string {
 	return "clients." + c.callee + "." + key
 }
 
-// discoveryText tells what the resolver knows when that may be why a call found nobody; nothing when its own error
-// says so already.
-func (c *Conn) discoveryText(ch *channel, failed error) string {
-	known, _ := ch.hub.watch()
-	if err := ch.hub.err(); err != nil {
-		if strings.Contains(status.Convert(failed).Message(), err.Error()) {
-			return ""
+// neverPicked reports whether gRPC's own error says that no instance was picked: nothing of the call has left this
+// process then. These texts are all that gRPC tells.
+func neverPicked(ch *channel, err error) bool {
+	text := status.Convert(err).Message()
+	if status.Code(err) != codes.Unavailable {
+		return !ch.hub.heard.Load() || strings.HasPrefix(text, "latest balancer error: ") ||
+			strings.HasSuffix(text, "while waiting for connections to become ready")
+	}
+	if ready, seen := ch.hub.observer.Ready(); seen && ready > 0 {
+		return false // it can be picked, so somebody else's failure was passed on
+	}
+	if reason := ch.hub.err(); reason != nil && strings.Contains(text, reason.Error()) {
+		return true
+	}
+	for _, own := range []string{
+		"no children to pick from", "produced zero addresses", "name resolver error: ", "last resolver error: ",
+		"last connection error: ", "connection error: desc = \"transport: ", "the instance does not serve at present: ",
+	} {
+		if strings.HasPrefix(text, own) {
+			return true
 		}
-		return fmt.Sprintf("; resolving %q: %v", ch.target, err)
 	}
-	if known == 0 {
-		return fmt.Sprintf("; resolving %q: no instance of %q is known", ch.target, c.callee)
-	}
-	return ""
+	return false
 }
 
-// clean takes the NOT_PROCESSED mark off an error and adds to UNAVAILABLE what the resolver knows. The mark speaks of
+// maxWhy bounds the reason in an error, which is to be one readable line.
+const maxWhy = 320
+
+// nobody is the error of a call that no instance took. Its reason names the registry, so it stays in this process: who
+// passes the error on tells others no more than that nobody is there.
+func (c *Conn) nobody(code codes.Code, ch *channel, err error, suffix string) error {
+	if known, _ := ch.hub.watch(); known > 0 && len(ch.endpoints()) == 0 { // a balancer that tells nothing of them
+		suffix = "; gRPC says: " + clip(status.Convert(err).Message(), maxWhy/2) + suffix
+	}
+	return confined.New(code, fmt.Sprintf("no instance of %q takes calls at present", c.callee),
+		fmt.Sprintf("calling %q: %s%s", c.callee, c.why(ch), suffix))
+}
+
+// why says in one line why no instance of the callee takes calls. At a high rate of failing calls many get the same text.
+func (c *Conn) why(ch *channel) string {
+	last := ch.reason.Load()
+	if now := time.Now(); last == nil || now.Sub(last.at) > reasonAge {
+		last = &reason{text: clip(c.findOutWhy(ch), maxWhy), at: now}
+		ch.reason.Store(last)
+	}
+	return last.text
+}
+
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
+}
+
+// reasonAge is how old the reason in an error may be.
+const reasonAge = 100 * time.Millisecond
+
+// reason is why nobody took calls at one moment.
+type reason struct {
+	text string
+	at   time.Time
+}
+
+func (c *Conn) findOutWhy(ch *channel) string {
+	endpoints := ch.endpoints()
+	if ask := c.factory.p.Why; ask != nil && strings.HasPrefix(ch.target, schemeDiscovery+"://") {
+		return ask(c.callee, endpoints)
+	}
+	if err := ch.hub.err(); err != nil {
+		return fmt.Sprintf("resolving %q: %v", ch.target, err)
+	}
+	known, _ := ch.hub.watch()
+	if known == 0 {
+		return fmt.Sprintf("resolving %q: no instance of %q is known", ch.target, c.callee)
+	}
+	text := fmt.Sprintf("none of the %d instances at %q takes calls", known, ch.target)
+	for _, e := range endpoints {
+		if e.Error != "" {
+			return fmt.Sprintf("%s; %s: %s", text, e.Addr, e.Error)
+		}
+	}
+	return text
+}
+
+// clean takes the NOT_PROCESSED mark off an error, and says of one that found no instance why. The mark speaks of
 // the callee's handler; a handler of ours that passed it on would claim never to have run itself.
 func (c *Conn) clean(ch *channel, repeated int, err error) error {
 	st, ok := status.FromError(err)
@@ -83,10 +160,8 @@ func (c *Conn) clean(ch *channel, repeated int, err error) error {
 		}
 		return status.FromProto(p).Err()
 	}
-	if reason := c.discoveryText(ch, err); reason != "" {
-		p := st.Proto()
-		p.Message = fmt.Sprintf("calling %q: %s%s", c.callee, p.GetMessage(), reason)
-		return status.FromProto(p).Err()
+	if neverPicked(ch, err) {
+		return c.nobody(codes.Unavailable, ch, err, "")
 	}
 	return err
 }

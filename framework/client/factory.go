@@ -46,6 +46,10 @@ type Params struct {
 	// Origin says where a setting of a callee was set, for example "clients.defaults.timeout, config.yaml:12" for
 	// the key "timeout"; error texts quote it. May be nil.
 	Origin func(callee, key string) string
+	// Why says in one line why no instance of a callee takes calls, for the errors of calls; endpoints is what
+	// [Conn.Endpoints] tells. It is asked only after a call has failed, a few times a second at most, for callees that
+	// Resolver looks up, and must not wait. Nil: errors say what the resolver said.
+	Why func(callee string, endpoints []EndpointState) string
 }
 
 // Factory makes and owns the connections to callees. Its methods are safe for concurrent use.

@@ -66,10 +66,13 @@ type EndpointState struct {
 // Endpoints returns how the connection to each address is doing, ordered by address; nil when the balancer does not tell,
 // as "pick_first" doesn't. Addresses outside the caller's subset are not among them. It does not block on the network.
 func (c *Conn) Endpoints() []EndpointState {
-	ch := c.cur.Load()
-	if ch == nil {
-		return nil
+	if ch := c.cur.Load(); ch != nil {
+		return ch.endpoints()
 	}
+	return nil
+}
+
+func (ch *channel) endpoints() []EndpointState {
 	var out []EndpointState
 	for _, e := range ch.hub.observer.Endpoints() {
 		s := EndpointState{Connectivity: e.State.String()}

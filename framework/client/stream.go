@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -58,8 +59,11 @@ func (c *Conn) openOnce(ctx context.Context, desc *grpc.StreamDesc, method strin
 	late := errors.Is(context.Cause(sctx), errOpenTimeout)
 	a.end(err)
 	if late {
-		return nil, nil, status.Errorf(codes.Unavailable, "no instance of %q took the stream within %v (%s; raise it there); gRPC says: %s%s",
-			c.callee, p.openTimeout, c.origin("open_timeout"), status.Convert(err).Message(), c.discoveryText(ch, err))
+		if ready, seen := ch.hub.observer.Ready(); seen && ready > 0 {
+			return nil, nil, status.Errorf(codes.Unavailable, "no instance of %q took the stream within %v (%s; raise it there); gRPC says: %s",
+				c.callee, p.openTimeout, c.origin("open_timeout"), status.Convert(err).Message())
+		}
+		return nil, nil, c.nobody(codes.Unavailable, ch, err, fmt.Sprintf("; nobody took the stream within %v (%s)", p.openTimeout, c.origin("open_timeout")))
 	}
 	return nil, nil, c.explainStream(ctx, ch, 0, err)
 }
@@ -70,8 +74,11 @@ func (c *Conn) explainStream(ctx context.Context, ch *channel, repeated int, err
 		return err
 	}
 	if deadline, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded && time.Until(deadline) <= 0 {
-		return status.Errorf(codes.DeadlineExceeded, "the stream to %q ended with the caller's own deadline (give the caller more time); gRPC says: %s%s",
-			c.callee, status.Convert(err).Message(), c.discoveryText(ch, err))
+		if neverPicked(ch, err) {
+			return c.nobody(codes.DeadlineExceeded, ch, err, "; nobody took the stream within the caller's own deadline")
+		}
+		return status.Errorf(codes.DeadlineExceeded, "the stream to %q ended with the caller's own deadline (give the caller more time); gRPC says: %s",
+			c.callee, status.Convert(err).Message())
 	}
 	return c.clean(ch, repeated, err)
 }

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/newsvc/newsvc/framework/internal/confined"
 )
 
 // InstanceMetadata is the response header in which a server says under newsvc dev which instance answered.
@@ -47,6 +49,10 @@ func New(p Params) (http.Handler, error) {
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}}),
 		runtime.WithRoutingErrorHandler(routingError),
+		runtime.WithErrorHandler(publicError),
+		runtime.WithStreamErrorHandler(func(ctx context.Context, err error) *status.Status {
+			return runtime.DefaultStreamErrorHandler(ctx, confined.Public(err))
+		}),
 		runtime.WithIncomingHeaderMatcher(incoming),
 		runtime.WithOutgoingHeaderMatcher(outgoing(p.Dev)),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
@@ -74,6 +80,11 @@ func content(kind string, body []byte) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		_, _ = w.Write(body) // the peer is gone; there is nobody left to tell
 	})
+}
+
+// publicError leaves out what is not for strangers: where a callee was looked for and which instances it has.
+func publicError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, confined.Public(err))
 }
 
 // routingError answers requests that no route takes. grpc-gateway says 501 where a path has no such method.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/gateway"
+	"github.com/newsvc/newsvc/framework/internal/confined"
 	userv1 "github.com/newsvc/newsvc/proto/user/v1"
 	"github.com/newsvc/newsvc/proto/user/v1/userv1gw"
 )
@@ -35,6 +37,13 @@ func (u *users) GetUser(ctx context.Context, req *userv1.GetUserRequest, opts ..
 		if h, ok := o.(grpc.HeaderCallOption); ok {
 			*h.HeaderAddr = metadata.Pairs(gateway.InstanceMetadata, "127.0.0.1:9000", "internal", "secret")
 		}
+	}
+	switch req.GetId() {
+	case "nobody":
+		return nil, confined.New(codes.Unavailable, `no instance of "user-service" takes calls`, `nothing under "/newsvc/default" in etcd at 10.0.0.9:2379`)
+	case "nobody-wrapped":
+		_, err := u.GetUser(ctx, &userv1.GetUserRequest{Id: "nobody"})
+		return nil, fmt.Errorf("get a user: %w", err)
 	}
 	if req.GetId() != "1" {
 		return nil, status.Errorf(codes.NotFound, "no user %q", req.GetId())
@@ -106,6 +115,22 @@ func TestErrorsOfServicesBecomeHTTPStatuses(t *testing.T) {
 	}
 	if w := ask(t, h, http.MethodPost, "/v1/users", `{"user":{"email":"a@example.com"}}`); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "a@example.com") {
 		t.Errorf("a right request: %d %s", w.Code, w.Body)
+	}
+}
+
+// Whoever asks a public edge is a stranger; the full text is for the edge's own log.
+func TestWhereACalleeWasLookedForStaysInside(t *testing.T) {
+	t.Parallel()
+	h := handler(t, gateway.Params{}, &users{})
+	for _, path := range []string{"/v1/users/nobody", "/v1/users/nobody-wrapped"} {
+		w := ask(t, h, http.MethodGet, path, "")
+		body := w.Body.String()
+		if w.Code != http.StatusServiceUnavailable || !strings.Contains(body, `no instance of \"user-service\" takes calls`) {
+			t.Errorf("%s: %d %s, want 503 that names the service", path, w.Code, body)
+		}
+		if strings.Contains(body, "/newsvc/") || strings.Contains(body, "10.0.0.9") {
+			t.Errorf("%s tells strangers of the registry: %s", path, body)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/newsvc/newsvc/framework/internal/confined"
 	"github.com/newsvc/newsvc/framework/internal/notprocessed"
 	"github.com/newsvc/newsvc/framework/server"
 	userv1 "github.com/newsvc/newsvc/proto/user/v1"
@@ -246,6 +247,27 @@ func TestARefusalThatAHandlerPassesOnIsNone(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantPassedOn(t, name+", stream", cs.RecvMsg(new(wrapperspb.StringValue)))
+	}
+}
+
+func TestWhereACalleeWasLookedForIsNotToldToCallers(t *testing.T) {
+	t.Parallel()
+	nobody := confined.New(codes.Unavailable, "nobody is there", `nothing under "/newsvc/default"`)
+	for name, passedOn := range map[string]error{"as it is": nobody, "wrapped": fmt.Errorf("booking: %w", nobody)} {
+		cc := dial(t, start(t, params(), &echo{
+			call:  func(context.Context, *wrapperspb.StringValue) (*wrapperspb.StringValue, error) { return nil, passedOn },
+			watch: func(grpc.ServerStream) error { return passedOn },
+		}))
+		_, unary := invoke(t, cc, "x")
+		cs, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, watchMethod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range []error{unary, cs.RecvMsg(new(wrapperspb.StringValue))} {
+			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "nobody is there") || strings.Contains(err.Error(), "/newsvc/") {
+				t.Errorf("%s: callers are told %v", name, err)
+			}
+		}
 	}
 }
 

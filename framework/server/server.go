@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/newsvc/newsvc/framework/certs"
+	"github.com/newsvc/newsvc/framework/internal/confined"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 	"github.com/newsvc/newsvc/framework/readiness"
 )
@@ -299,12 +300,13 @@ func (s *Server) grpcOptions() []grpc.ServerOption {
 // unary is the interceptor gRPC calls: the account, then the chain.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	defer s.calls.enter(info.FullMethod).leave()
-	return s.unaryRoot(ctx, req, info, handler)
+	resp, err := s.unaryRoot(ctx, req, info, handler)
+	return resp, confined.Public(err)
 }
 
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	return s.streams.serve(srv, ss, info, s.calls.enter(info.FullMethod), func(srv any, ss grpc.ServerStream) error {
-		return s.streamRoot(srv, ss, info, handler)
+		return confined.Public(s.streamRoot(srv, ss, info, handler))
 	})
 }
 
