@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -51,7 +52,8 @@ type Cluster struct {
 
 	mu    sync.Mutex
 	admin *clientv3.Client
-	login Etcd // what Admin logs in as
+
+	own atomic.Int64 // requests that the suite itself made
 }
 
 // StartCluster starts etcd and returns when every member serves.
@@ -73,7 +75,7 @@ func (lab *Lab) StartCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, 
 	if err := c.connect("", ""); err != nil {
 		return nil, err
 	}
-	if err := lab.own(c.closeAdmin); err != nil {
+	if err := lab.own(c.disconnect); err != nil {
 		return nil, err
 	}
 	if err := c.startAll(ctx); err != nil {
@@ -137,44 +139,85 @@ func (c *Cluster) Admin() *clientv3.Client {
 	return c.admin
 }
 
-// Login makes Admin log in as this user from now on; empty names end that. The user must exist.
+// Login makes Admin and the questions of members log in as this user from now on; empty names end that.
 func (c *Cluster) Login(username, password string) error {
-	old := c.Admin()
-	if err := c.connect(username, password); err != nil {
+	return c.connect(username, password)
+}
+
+// connect makes new clients and closes the old ones.
+func (c *Cluster) connect(username, password string) error {
+	admin, err := newClient(c.Endpoints(), username, password, grpc.WithChainUnaryInterceptor(c.countOwn))
+	if err != nil {
 		return err
 	}
-	_ = old.Close() // only ever reports that its context was cancelled
-	return nil
-}
-
-func (c *Cluster) connect(username, password string) error {
-	cli, err := newClient(c.Endpoints(), username, password)
-	if err != nil {
-		return fmt.Errorf("connect to etcd: %w", err)
-	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.admin, c.login = cli, Etcd{Endpoints: c.Endpoints(), Username: username, Password: password}
+	old := c.admin
+	c.admin = admin
+	c.mu.Unlock()
+	if err := closeClient(old); err != nil {
+		return err
+	}
+	for _, m := range c.members {
+		cli, err := newClient([]string{m.client}, username, password, grpc.WithChainUnaryInterceptor(c.countOwn))
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		old := m.cli
+		m.cli = cli
+		m.mu.Unlock()
+		if err := closeClient(old); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-func (c *Cluster) closeAdmin() error {
-	_ = c.Admin().Close() // only ever reports that its context was cancelled
+func (c *Cluster) disconnect() error {
+	_ = closeClient(c.Admin())
+	for _, m := range c.members {
+		_ = closeClient(m.direct())
+	}
 	return nil
 }
 
-// newClient connects quickly, again and again.
-func newClient(endpoints []string, username, password string) (*clientv3.Client, error) {
+func closeClient(cli *clientv3.Client) error {
+	if cli != nil {
+		_ = cli.Close() // only ever reports that its context was cancelled
+	}
+	return nil
+}
+
+// newClient connects quickly, again and again, and not before it is used.
+func newClient(endpoints []string, username, password string, options ...grpc.DialOption) (*clientv3.Client, error) {
 	often := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.2, Jitter: 0.2, MaxDelay: 200 * time.Millisecond}
-	return clientv3.New(clientv3.Config{
-		Endpoints: endpoints, Username: username, Password: password, Logger: zap.NewNop(),
+	conf := clientv3.Config{
+		Endpoints: endpoints, Logger: zap.NewNop(),
 		DialTimeout: 5 * time.Second, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: time.Second,
 		MaxUnaryRetries: 3,
 		DialOptions: []grpc.DialOption{
 			grpc.WithNoProxy(),
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: often, MinConnectTimeout: time.Second}),
 		},
-	})
+	}
+	conf.DialOptions = append(conf.DialOptions, options...)
+	if username != "" {
+		conf.Token = "pending" // else it would ask for one now, and fail when etcd is away
+	}
+	cli, err := clientv3.New(conf)
+	if err != nil {
+		return nil, fmt.Errorf("connect to etcd: %w", err)
+	}
+	if username != "" {
+		cli.Token, cli.Username, cli.Password = "", username, password
+	}
+	return cli, nil
+}
+
+// countOwn counts what the suite itself asks of etcd.
+func (c *Cluster) countOwn(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	c.own.Add(1)
+	return invoke(ctx, method, req, reply, cc, opts...)
 }
 
 // WaitHealthy waits until every member answers a read that needs the consent of most of them.

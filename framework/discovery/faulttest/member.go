@@ -23,9 +23,9 @@ type Member struct {
 	peer   string // host:port for the others, behind peers
 	peers  *Proxy
 	dir    string // holds the data, and a copy beside them
-	cli    *clientv3.Client
 
 	mu       sync.Mutex
+	cli      *clientv3.Client // to this member alone
 	process  *Process
 	id       string // as it writes it itself
 	frozen   bool
@@ -52,16 +52,7 @@ func newMember(ctx context.Context, c *Cluster, i int) (*Member, error) {
 		m.peers.label = raftSender
 		m.peers.refuse = func(from string) bool { return c.cutOff(m, from) }
 	})
-	if err := c.lab.own(m.peers.Close); err != nil {
-		return nil, err
-	}
-	if m.cli, err = newClient([]string{m.client}, "", ""); err != nil {
-		return nil, err
-	}
-	return m, c.lab.own(func() error {
-		_ = m.cli.Close() // only ever reports that its context was cancelled
-		return nil
-	})
+	return m, c.lab.own(m.peers.Close)
 }
 
 func (m *Member) data() string { return filepath.Join(m.dir, "data") }
@@ -96,6 +87,12 @@ func (m *Member) current() *Process {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.process
+}
+
+func (m *Member) direct() *clientv3.Client {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cli
 }
 
 // Start starts it on the data that are there. It returns when it listens, which is before it has found the others:
@@ -183,7 +180,7 @@ func (m *Member) WaitHealthy(ctx context.Context) error {
 func (m *Member) Read(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	_, err := m.cli.Get(ctx, "/health")
+	_, err := m.direct().Get(ctx, "/health")
 	if isDenied(err) {
 		return nil
 	}
@@ -202,7 +199,7 @@ func (m *Member) Leaderless(ctx context.Context) (bool, error) {
 func (m *Member) status(ctx context.Context) (*clientv3.StatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	s, err := m.cli.Status(ctx, m.client)
+	s, err := m.direct().Status(ctx, m.client)
 	if err != nil {
 		return nil, fmt.Errorf("ask etcd %s for its status: %w", m.name, err)
 	}

@@ -25,11 +25,14 @@ type EtcdStats struct {
 	Keys, Revision int64
 	// Requests is how many calls and messages of streams the members have received since their start, by the full name of the method.
 	Requests map[string]int64
+	// Own is how many calls the suite itself has made with Admin and by asking members; they are among Requests, if
+	// they came through.
+	Own int64
 }
 
 // Stats asks the members that run; it fails when none of them answers.
 func (c *Cluster) Stats(ctx context.Context) (EtcdStats, error) {
-	stats := EtcdStats{Requests: map[string]int64{}}
+	stats := EtcdStats{Requests: map[string]int64{}, Own: c.own.Load()}
 	var errs []error
 	for _, m := range c.members {
 		if err := m.addMetrics(ctx, &stats); err != nil {
