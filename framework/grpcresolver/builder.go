@@ -53,7 +53,10 @@ type Options struct {
 	Patience time.Duration
 	// Where says in errors what was searched, for example `etcd under "/newsvc/default"`. It may be empty.
 	Where string
-	// Log gets a line when a callee has no instances any more and when it has some again. Nil means no log.
+	// Missing is called when it turns out that a callee has no instances, so that somebody may look for what its caller
+	// meant. It must not wait. May be nil.
+	Missing func(callee string)
+	// Log gets a line when a callee has no instances and when it has some again. Nil means no log.
 	Log *zap.Logger
 }
 

@@ -29,7 +29,7 @@ type follower struct {
 
 	subset   *subset
 	good     bool      // gRPC has instances
-	had      bool      // gRPC had instances at some time
+	missing  bool      // it is known that there are no instances
 	last     told      // what gRPC has
 	reported string    // the text of the last error since the last good state
 	next     time.Time // not before this may gRPC be told again
@@ -86,10 +86,10 @@ func (f *follower) apply(u discovery.Update) {
 	if f.good && slices.EqualFunc(use, f.last.instances, same) {
 		return
 	}
-	if !f.good && f.had {
-		f.log.Info("the callee has instances again", zap.Int("instances", len(u.Instances)))
+	if f.missing {
+		f.log.Info("the callee has instances now", zap.Int("instances", len(u.Instances)))
 	}
-	f.last, f.good, f.had, f.reported = tell(use, f.last), true, true, ""
+	f.last, f.good, f.missing, f.reported = tell(use, f.last), true, false, ""
 	// The error asks for another resolution; there is nothing more to find than what is being followed.
 	_ = f.cc.UpdateState(f.last.state())
 	f.next = time.Now().Add(f.gap(len(use)))
@@ -115,9 +115,15 @@ func (f *follower) none(u discovery.Update) {
 	if f.good && !u.Known() {
 		return
 	}
+	if u.Known() && !f.missing {
+		f.missing = true
+		f.log.Warn("the callee has no instances", zap.String("where", f.opt.Where), zap.Bool("had_some", f.good))
+		if f.opt.Missing != nil {
+			f.opt.Missing(f.callee)
+		}
+	}
 	if f.good {
 		f.good, f.last = false, told{}
-		f.log.Warn("the callee has no instances any more", zap.String("where", f.opt.Where))
 		_ = f.cc.UpdateState(tell(nil, told{}).state())
 		f.next = time.Now().Add(f.gap(0))
 	}
