@@ -24,6 +24,9 @@ var (
 	rollRate = flag.Int("roll.rate", 3000, "with -roll.full: the calls a second of all clients together")
 )
 
+// troublePause is how long etcd is left alone, and away, at a time.
+const troublePause = 2500 * time.Millisecond
+
 // fleet is a number of servers under load.
 type fleet struct {
 	*field
@@ -141,23 +144,34 @@ func (f *fleet) roll(batches ...[]int) error {
 	return nil
 }
 
-// trouble freezes etcd, thaws it, kills it and starts it again, until ctx ends; it leaves it healthy.
-func (f *fleet) trouble(ctx context.Context) (rounds int, err error) {
+// trouble freezes etcd, thaws it, kills it and starts it again, until ctx ends; it leaves it healthy. Every other time it
+// stays frozen for longer than leases live, so that all registrations end when it goes on. The number of freezes and
+// kills that took place is returned: etcd has not answered in any of them.
+func (f *fleet) trouble(ctx context.Context, long time.Duration) (n int, err error) {
 	m := f.cluster.Member(0)
-	for ; ; rounds++ {
-		for _, step := range []func() error{
-			m.Freeze, m.Thaw,
-			func() error { return m.Kill(f.ctx) }, func() error { return m.Start(f.ctx) },
-		} {
-			if err := step(); err != nil {
-				return rounds, err
-			}
-			if backoff.Sleep(ctx, 2500*time.Millisecond) != nil {
-				_ = m.Thaw()
-				return rounds, errors.Join(m.Kill(f.ctx), m.Start(f.ctx))
-			}
+	for ; ctx.Err() == nil && err == nil; n += 2 {
+		frozen := troublePause
+		if n%4 == 2 {
+			frozen = long
 		}
+		err = errors.Join(m.Freeze(), f.away(ctx, frozen), m.Thaw(), m.WaitHealthy(f.ctx))
+		_ = backoff.Sleep(ctx, troublePause) // the end is looked at above
+		err = errors.Join(err, m.Kill(f.ctx), f.away(ctx, troublePause), m.Start(f.ctx))
+		_ = backoff.Sleep(ctx, troublePause)
 	}
+	return n, err
+}
+
+// away waits and makes sure that etcd does not answer. A signal to stop takes a moment.
+func (f *fleet) away(ctx context.Context, d time.Duration) error {
+	_ = backoff.Sleep(ctx, d)
+	for range 50 {
+		if f.cluster.Member(0).Read(f.ctx) != nil {
+			return nil
+		}
+		_ = backoff.Sleep(f.ctx, 20*time.Millisecond)
+	}
+	return errors.New("etcd answers although it should not")
 }
 
 // judge reports what clients have seen and fails the test at anything that should not be. mayFail says which failures
@@ -201,6 +215,9 @@ func (f *fleet) judge(mayFail func(faulttest.Failure) bool, mayLoseStreams bool)
 		sum.Total, rate, failed, sum.Slowest, sum.LateBy, sum.WorstGap)
 	f.t.Logf("%d streams opened, %d ended with a word, %d lost, %d had to be opened again, %d messages; closing took up to %v; calls were made up to %v late, %d not at all",
 		sum.Streams.Opened, sum.Streams.Drained, sum.Streams.Lost, sum.Streams.OpenFailed, sum.Streams.Messages, sum.CloseTook, sum.Behind, sum.Skipped)
+	if want := float64(len(f.clients) * f.clients[0].Options().Rate); rate < 0.8*want {
+		f.t.Errorf("%.0f calls a second were made, of %.0f: this machine is too slow to say anything", rate, want)
+	}
 	if len(bad) > 0 {
 		f.t.Errorf("what should not have been:\n%s", strings.Join(bad, "\n"))
 	}
@@ -222,12 +239,15 @@ func TestRolledServersLoseNoCallWhileEtcdIsInTrouble(t *testing.T) {
 	t.Parallel()
 	z := sizeOf()
 	f := newFleet(t, z, 0)
+	if f.proxy.Connections() == 0 {
+		t.Error("no client reaches etcd through the proxy")
+	}
 	f.proxy.Cut()
 	ctx, cancel := context.WithCancel(f.ctx)
 	var wg sync.WaitGroup
 	var troubles int
 	var trouble error
-	wg.Go(func() { troubles, trouble = f.trouble(ctx) })
+	wg.Go(func() { troubles, trouble = f.trouble(ctx, 12*time.Second) })
 	began := time.Now()
 	rolls := 0
 	for ; rolls == 0 || time.Since(began) < z.duration; rolls++ {
@@ -240,6 +260,9 @@ func TestRolledServersLoseNoCallWhileEtcdIsInTrouble(t *testing.T) {
 	if trouble != nil {
 		t.Fatal(trouble)
 	}
+	if n := f.proxy.Connections(); n > 0 || f.proxy.Accepted() == 0 {
+		t.Errorf("%d connections pass the proxy that is cut", n)
+	}
 	f.proxy.Heal()
 	for _, c := range f.clients { // all are found again, by those who were cut off too
 		for _, s := range f.servers {
@@ -248,7 +271,7 @@ func TestRolledServersLoseNoCallWhileEtcdIsInTrouble(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d servers rolled %d times in %v; etcd was frozen, killed and started again %d times", len(f.servers), rolls, time.Since(began).Round(time.Second), troubles)
+	t.Logf("%d servers rolled %d times in %v; etcd was frozen or killed %d times", len(f.servers), rolls, time.Since(began).Round(time.Second), troubles)
 	f.judge(none, false)
 }
 
