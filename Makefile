@@ -53,6 +53,7 @@ soak: ## discovery tests again and again under the race detector (SOAK_COUNT, SO
 
 .PHONY: bench
 bench: ## compare with peers, printed as tables
+	cd bench && go run ./scale -n 10000 -rounds 3
 	cd bench && go run .
 
 .PHONY: vet

@@ -1,23 +1,19 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"syscall"
 	"time"
-)
 
-// childArg is how this program starts itself again for another role.
-const childArg = "child"
+	"github.com/newsvc/newsvc/bench/internal/process"
+)
 
 // Kinds of child processes.
 const (
@@ -63,8 +59,6 @@ type command struct {
 
 // answer is what a child says to a command; which fields are set depends on the command.
 type answer struct {
-	Error string `json:"error,omitempty"`
-
 	// usage: since the start of the process
 	CPU     time.Duration `json:"cpu,omitempty"`
 	Mallocs uint64        `json:"mallocs,omitempty"`
@@ -92,24 +86,15 @@ type handler interface {
 
 // child is a child process, seen from the parent.
 type child struct {
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	out   *bufio.Reader
+	*process.Process
 	hello hello
 }
 
 // spawn starts this program again in a role and waits until it is ready.
 func spawn(ctx context.Context, r role) (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	text, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	c, err := start(ctx, self, childArg, string(text))
-	if err != nil {
+	c := &child{}
+	var err error
+	if c.Process, err = process.Self(ctx, &c.hello, r); err != nil {
 		return nil, fmt.Errorf("start %s %s: %w", r.Arm, r.Kind, err)
 	}
 	return c, nil
@@ -118,66 +103,21 @@ func spawn(ctx context.Context, r role) (*child, error) {
 // spawnEtcd builds the registry into dir and starts it.
 func spawnEtcd(ctx context.Context, dir string) (*child, error) {
 	program := filepath.Join(dir, "etcd")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/newsvc/newsvc/bench/etcd")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build etcd (run this in the directory bench): %w\n%s", err, out)
+	if err := process.Build(ctx, program, "github.com/newsvc/newsvc/bench/etcd"); err != nil {
+		return nil, err
 	}
-	c, err := start(ctx, program)
-	if err != nil {
+	c := &child{}
+	var err error
+	if c.Process, err = process.Start(ctx, &c.hello, program); err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)
 	}
 	return c, nil
 }
 
-// start runs a program that says hello when it is ready. It ends with ctx, and when this process ends.
-func start(ctx context.Context, program string, args ...string) (*child, error) {
-	c := &child{cmd: exec.CommandContext(ctx, program, args...)}
-	c.cmd.Stderr = os.Stderr
-	var err error
-	if c.in, err = c.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	c.out = bufio.NewReader(out)
-	if err := c.cmd.Start(); err != nil {
-		return nil, err
-	}
-	if err := c.read(&c.hello); err != nil {
-		return nil, firstError(err, c.end())
-	}
-	return c, nil
-}
-
 // ask sends a command and waits for its answer.
-func (c *child) ask(cmd command) (answer, error) {
-	var a answer
-	if err := json.NewEncoder(c.in).Encode(cmd); err != nil {
-		return a, err
-	}
-	if err := c.read(&a); err != nil {
-		return a, err
-	}
-	if a.Error != "" {
-		return a, errors.New(a.Error)
-	}
-	return a, nil
-}
-
-func (c *child) read(into any) error {
-	line, err := c.out.ReadBytes('\n')
-	if err != nil {
-		return fmt.Errorf("the process ended: %w", err)
-	}
-	return json.Unmarshal(line, into)
-}
-
-// end closes the child's input, which ends it.
-func (c *child) end() error {
-	_ = c.in.Close()
-	return c.cmd.Wait()
+func (c *child) ask(cmd command) (a answer, err error) {
+	err = c.Ask(cmd, &a)
+	return a, err
 }
 
 // runChild is the life of a child process.
@@ -207,26 +147,7 @@ func serveRole(ctx context.Context, r role, in io.Reader, out io.Writer) (err er
 		}
 		defer stop()
 	}
-	say := json.NewEncoder(out)
-	if err := say.Encode(hello{Addr: addr}); err != nil {
-		return err
-	}
-	commands := json.NewDecoder(in)
-	for {
-		var c command
-		if err := commands.Decode(&c); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		a, err := h.handle(ctx, c)
-		if err != nil {
-			a.Error = err.Error()
-		}
-		if err := say.Encode(a); err != nil {
-			return err
-		}
-	}
+	return process.Serve(in, out, hello{Addr: addr}, func(c command) (answer, error) { return h.handle(ctx, c) })
 }
 
 func startRole(ctx context.Context, r role) (handler, string, error) {

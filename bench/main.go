@@ -16,6 +16,8 @@ import (
 	"os"
 	"os/signal"
 	"time"
+
+	"github.com/newsvc/newsvc/bench/internal/process"
 )
 
 // settings are the flags.
@@ -39,7 +41,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) > 1 && args[0] == childArg {
+	if len(args) > 1 && args[0] == process.Arg {
 		return runChild(ctx, args[1], stdout, stderr)
 	}
 	s := settings{out: stdout}
@@ -75,7 +77,7 @@ func (s settings) all(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = firstError(err, etcd.end()) }()
+	defer func() { err = firstError(err, etcd.End()) }()
 	var machine string
 	if s.slices > 0 {
 		if machine, err = s.throughput(ctx, etcd.hello.Addr); err != nil {

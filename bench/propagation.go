@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
+	"github.com/newsvc/newsvc/bench/internal/stats"
 	echov1 "github.com/newsvc/newsvc/bench/proto/echo/v1"
 )
 
@@ -33,7 +34,7 @@ func (s settings) propagation(ctx context.Context, etcd string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = firstError(err, c.end()) }()
+	defer func() { err = firstError(err, c.End()) }()
 	names := []string{armNaming, armNewsvc}
 	joins, leaves := map[string][]float64{}, map[string][]float64{}
 	for block := 0; block*blockSize < s.samples; block++ {
@@ -52,13 +53,13 @@ func (s settings) propagation(ctx context.Context, etcd string) (err error) {
 	fmt.Fprintln(w, "arm\tfirst call p50\tp99\tmax\tlast call p50\tp99\tmax")
 	for _, n := range names {
 		j, l := joins[n], leaves[n]
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\n", n, median(j), quantile(j, 0.99), quantile(j, 1), median(l), quantile(l, 0.99), quantile(l, 1))
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\n", n, stats.Median(j), stats.Quantile(j, 0.99), stats.Quantile(j, 1), stats.Median(l), stats.Quantile(l, 0.99), stats.Quantile(l, 1))
 	}
 	_ = w.Flush()
 	ours, naming := joins[armNewsvc], joins[armNaming]
 	fmt.Fprintf(s.out, "PROPAGATION join_p50_ms=%.2f join_p99_ms=%.2f naming_join_p50_ms=%.2f naming_join_p99_ms=%.2f join_p50_ratio=%.2f leave_p50_ms=%.2f naming_leave_p50_ms=%.2f\n",
-		median(ours), quantile(ours, 0.99), median(naming), quantile(naming, 0.99), median(ours)/median(naming),
-		median(leaves[armNewsvc]), median(leaves[armNaming]))
+		stats.Median(ours), stats.Quantile(ours, 0.99), stats.Median(naming), stats.Quantile(naming, 0.99), stats.Median(ours)/stats.Median(naming),
+		stats.Median(leaves[armNewsvc]), stats.Median(leaves[armNaming]))
 	return nil
 }
 

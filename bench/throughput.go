@@ -6,6 +6,8 @@ import (
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/newsvc/newsvc/bench/internal/stats"
 )
 
 // arm is one arm's processes and what was measured of them, a value for each round.
@@ -76,10 +78,10 @@ func (s settings) startArm(ctx context.Context, name, etcd string) (*arm, error)
 
 func (a *arm) end() (err error) {
 	if a.client != nil {
-		err = a.client.end()
+		err = a.client.End()
 	}
 	for _, c := range a.servers {
-		err = firstError(err, c.end())
+		err = firstError(err, c.End())
 	}
 	return err
 }
@@ -158,8 +160,8 @@ func (s settings) compare(bare, again, ours *arm) string {
 	fmt.Fprintf(w, "unary call, 100 bytes, %d callers, %d servers, %d slices of %v per arm; medians\n", s.callers, s.servers, s.slices, s.slice)
 	fmt.Fprintln(w, "arm\tcalls/s\tp50 µs\tp99 µs\tCPU µs/call client\tserver\tallocs/call client\tserver")
 	for _, a := range []*arm{bare, again, ours} {
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\n", a.name, median(a.rate), median(a.p50), median(a.p99),
-			median(a.clientCPU), median(a.serverCPU), median(a.clientAllocs), median(a.serverAllocs))
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\n", a.name, stats.Median(a.rate), stats.Median(a.p50), stats.Median(a.p99),
+			stats.Median(a.clientCPU), stats.Median(a.serverCPU), stats.Median(a.clientAllocs), stats.Median(a.serverAllocs))
 	}
 	_ = w.Flush()
 	// Both bare arms together are the base of ours: twice the samples, half the noise.
@@ -176,25 +178,9 @@ func (s settings) compare(bare, again, ours *arm) string {
 		name string
 		list []float64
 	}{{"throughput, newsvc to bare", rate}, {"throughput, bare to bare", aaRate}, {"CPU per call, newsvc to bare", cpu}, {"CPU per call, bare to bare", aaCPU}} {
-		fmt.Fprintf(s.out, "%-30s %.3f (%.2f to %.2f)\n", r.name, median(r.list), slices.Min(r.list), slices.Max(r.list))
+		fmt.Fprintf(s.out, "%-30s %.3f (%.2f to %.2f)\n", r.name, stats.Median(r.list), slices.Min(r.list), slices.Max(r.list))
 	}
 	fmt.Fprintf(s.out, "chain: metrics counted all %d calls on both sides, an over-long payload was refused, a panic recovered\n", ours.total)
 	return fmt.Sprintf(" throughput_ratio=%.2f cpu_ratio=%.2f aa_cpu_ratio=%.2f allocs_client=%.0f allocs_server=%.0f",
-		median(rate), median(cpu), median(aaCPU), median(ours.clientAllocs), median(ours.serverAllocs))
-}
-
-func median(list []float64) float64 { return quantile(list, 0.5) }
-
-// quantile leaves the list as it is.
-func quantile(list []float64, q float64) float64 {
-	if len(list) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(list))
-	pos := q * float64(len(sorted)-1)
-	low := int(pos)
-	if low == len(sorted)-1 {
-		return sorted[low]
-	}
-	return sorted[low] + (pos-float64(low))*(sorted[low+1]-sorted[low])
+		stats.Median(rate), stats.Median(cpu), stats.Median(aaCPU), stats.Median(ours.clientAllocs), stats.Median(ours.serverAllocs))
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -31,9 +30,8 @@ type registry struct {
 // startRegistry builds etcd into dir and starts it on data below dir.
 func startRegistry(ctx context.Context, dir string) (*registry, error) {
 	r := &registry{program: filepath.Join(dir, "etcd"), dir: filepath.Join(dir, "data")}
-	build := exec.CommandContext(ctx, "go", "build", "-o", r.program, "github.com/newsvc/newsvc/bench/etcd")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build etcd (run this in the directory bench): %w\n%s", err, out)
+	if err := process.Build(ctx, r.program, "github.com/newsvc/newsvc/bench/etcd"); err != nil {
+		return nil, err
 	}
 	if err := r.start(ctx); err != nil {
 		return nil, err
@@ -84,7 +82,7 @@ func (r *registry) read(ctx context.Context) (counters, error) {
 	if err != nil {
 		return c, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := new(http.Client).Do(req)
 	if err != nil {
 		return c, err
 	}

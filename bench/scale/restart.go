@@ -9,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/newsvc/newsvc/bench/internal/stats"
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
 	"github.com/newsvc/newsvc/framework/etcdclient"
@@ -78,9 +79,9 @@ func (s *settings) restarted(ctx context.Context, w *world) (err error) {
 	row(fmt.Sprintf("after %v", watchAfter), now)
 	t.flush()
 	fmt.Fprintf(s.out, "first renewal after etcd is back: p50 %.0f ms, p99 %.0f ms, last %.0f ms; announced again: %d; not up: %d\n",
-		quantile(renewed, 0.5), quantile(renewed, 0.99), slices.Max(renewed), again, down)
+		stats.Quantile(renewed, 0.5), stats.Quantile(renewed, 0.99), slices.Max(renewed), again, down)
 	s.machine("restart_writes", float64(now.writes+now.grants))
-	s.machine("restart_renewal_p99_ms", quantile(renewed, 0.99))
+	s.machine("restart_renewal_p99_ms", stats.Quantile(renewed, 0.99))
 	if now.revision != before.revision || again+down > 0 {
 		return fmt.Errorf("the revision was %d and is %d; %d registrations were announced again, %d are not up", before.revision, now.revision, again, down)
 	}

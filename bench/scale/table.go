@@ -6,6 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/newsvc/newsvc/bench/internal/stats"
 )
 
 // samples are measurements by arm and by what was measured.
@@ -23,7 +25,7 @@ func spread(list []float64) string {
 	if len(list) == 0 {
 		return "-"
 	}
-	low, mid, high := slices.Min(list), median(list), slices.Max(list)
+	low, mid, high := slices.Min(list), stats.Median(list), slices.Max(list)
 	if low == high {
 		return short(mid)
 	}
@@ -40,22 +42,6 @@ func short(v float64) string {
 		return fmt.Sprintf("%.1f", v)
 	}
 	return fmt.Sprintf("%.0f", v)
-}
-
-func median(list []float64) float64 { return quantile(list, 0.5) }
-
-// quantile leaves the list as it is.
-func quantile(list []float64, q float64) float64 {
-	if len(list) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(list))
-	pos := q * float64(len(sorted)-1)
-	low := int(pos)
-	if low == len(sorted)-1 {
-		return sorted[low]
-	}
-	return sorted[low] + (pos-float64(low))*(sorted[low+1]-sorted[low])
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -124,35 +110,27 @@ func (s *settings) changesTable(arms []string, all samples, connections bool) {
 			slices.Concat(m["join reads"], m["leave reads"], m["storm reads"]),
 		}
 		if connections {
-			row = append(row, slices.Max(slices.Concat(m["join connections"], m["leave connections"], m["storm connections"])))
+			row = append(row, mostConnections(m))
 		}
 		t.row(row...)
 	}
 	t.flush()
 }
 
-// keep puts the figures that have a bar into the last line, with their ratio to naming.
+// keep puts the figures that have a bar into the last line: newsvc as it is by default, with the ratio to naming.
 func (s *settings) keep(w *world, stubs, real samples) {
 	at := func(name string) string { return fmt.Sprintf("%s_%d", name, w.size) }
-	for _, f := range []struct{ name, sample string }{
-		{"known_ms", "known"}, {"known_cpu_ms", "CPU"}, {"join_cpu_ms", "join CPU"}, {"storm_cpu_ms", "storm CPU"},
-	} {
-		for _, arm := range []string{armAll, armNewsvc} {
-			name := strings.ReplaceAll(arm, "-", "_") + "_" + f.name
-			ours, naming := stubs.of(arm)[f.sample], stubs.of(armNaming)[f.sample]
-			s.machine(at(name), median(ours))
-			s.machine(at(name)+"_ratio", ratio(ours, naming))
+	for _, f := range []struct{ name, sample string }{{"known_ms", "known"}, {"join_cpu_ms", "join CPU"}, {"storm_cpu_ms", "storm CPU"}} {
+		ours, naming := stubs.of(armNewsvc)[f.sample], stubs.of(armNaming)[f.sample]
+		if len(ours) > 0 {
+			s.machine(at(f.name), stats.Median(ours))
+			s.machine(at(f.name)+"_ratio", stats.Ratio(ours, naming))
 		}
 	}
-	s.machine(at("real_join_cpu_ms"), median(real.of(armNewsvc)["join CPU"]))
-	s.machine(at("real_storm_cpu_ms"), median(real.of(armNewsvc)["storm CPU"]))
+	s.machine(at("real_join_cpu_ms"), stats.Median(real.of(armNewsvc)["join CPU"]))
+	s.machine(at("connections"), mostConnections(real.of(armNewsvc)))
 }
 
-// ratio is the median of the ratios within the rounds.
-func ratio(ours, theirs []float64) float64 {
-	var list []float64
-	for n := range min(len(ours), len(theirs)) {
-		list = append(list, ours[n]/theirs[n])
-	}
-	return median(list)
+func mostConnections(m map[string][]float64) float64 {
+	return slices.Max(slices.Concat(m["join connections"], m["leave connections"], m["storm connections"]))
 }

@@ -21,6 +21,15 @@ type Process struct {
 	out *bufio.Reader
 }
 
+// Build compiles a program of the benchmark; the working directory must be the benchmark's.
+func Build(ctx context.Context, program, pkg string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, pkg)
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s (run this in the directory bench): %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
 // Start runs a program and waits for the first thing that it says, which it reads into hello. The child ends with ctx.
 func Start(ctx context.Context, hello any, program string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.CommandContext(ctx, program, args...)}
