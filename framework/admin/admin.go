@@ -55,7 +55,7 @@ type Handlers struct {
 	LogLevel http.Handler
 	// Config answers /debug/config. It must redact secrets.
 	Config http.Handler
-	// Discovery answers /debug/discovery.
+	// Discovery answers /debug/discovery; the index page says that it takes format=text and format=json.
 	Discovery http.Handler
 }
 
@@ -88,7 +88,7 @@ func Handler(h Handlers, profiles bool) http.Handler {
 		{page{"/metrics", "metrics for Prometheus"}, h.Metrics},
 		{page{"/log/level", "log level; PUT changes it"}, h.LogLevel},
 		{page{"/debug/config", "each setting, its value and where it came from"}, h.Config},
-		{page{"/debug/discovery", "each callee, its instances and how old that knowledge is"}, h.Discovery},
+		{page{"/debug/discovery", "registration; each callee, its instances, why one is not used, how old that knowledge is; ?format=text for people, ?format=json for programs"}, h.Discovery},
 	} {
 		if m.handler == nil {
 			continue

@@ -85,7 +85,7 @@ func neverPicked(ch *channel, err error) bool {
 }
 
 // maxWhy bounds the reason in an error, which is to be one readable line.
-const maxWhy = 320
+const maxWhy = 360
 
 // nobody is the error of a call that no instance took. Its reason names the registry, so it stays in this process: who
 // passes the error on tells others no more than that nobody is there.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/connectivity"
@@ -80,10 +81,21 @@ func (ch *channel) endpoints() []EndpointState {
 			s.Addr = e.Endpoint.Addresses[0].Addr
 		}
 		if e.Err != nil {
-			s.Error = e.Err.Error()
+			s.Error = plain(e.Err)
 		}
 		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b EndpointState) int { return strings.Compare(a.Addr, b.Addr) })
 	return out
+}
+
+// plain is the text of a connection's error without what gRPC wraps it in.
+func plain(err error) string {
+	text := err.Error()
+	if desc, ok := strings.CutPrefix(text, "connection error: desc = "); ok {
+		if inner, err := strconv.Unquote(desc); err == nil {
+			return strings.TrimPrefix(strings.TrimPrefix(inner, "transport: "), "Error while dialing: ")
+		}
+	}
+	return text
 }

@@ -35,6 +35,7 @@ type membership struct {
 	once   sync.Once
 	mu     sync.Mutex
 	reg    discovery.Registration // nil while not registered
+	past   int                    // announcements of registrations before reg
 }
 
 func (m *membership) start() {
@@ -155,8 +156,19 @@ func (m *membership) leave(ctx context.Context) {
 		m.log.Warn("the registration could not be revoked; it ends with its lease", zap.Error(err))
 	}
 	m.mu.Lock()
+	m.past += reg.Status().Count
 	m.reg = nil
 	m.mu.Unlock()
+}
+
+// announced is how often this instance was announced in all.
+func (m *membership) announced() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.reg == nil {
+		return m.past
+	}
+	return m.past + m.reg.Status().Count
 }
 
 // status is where the registration stands; false while there is none.

@@ -1,16 +1,12 @@
 package stack
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/newsvc/newsvc/framework/client"
-	"github.com/newsvc/newsvc/framework/discovery"
 )
 
 // ready is what the ready file says.
@@ -79,43 +75,4 @@ func summary(p client.Policy) string {
 		target = "by name"
 	}
 	return fmt.Sprintf("%s, %s, timeout %v", target, p.Balancer, p.Timeout)
-}
-
-// discoveryPage is what /debug/discovery shows.
-type discoveryPage struct {
-	Service      string            `json:"service"`
-	Incarnation  string            `json:"incarnation"`
-	Prefix       string            `json:"prefix"`
-	Etcd         []string          `json:"etcd,omitempty"`
-	Registration *registrationView `json:"registration,omitempty"`
-	Callees      any               `json:"callees"`
-	Known        any               `json:"known"`
-}
-
-type registrationView struct {
-	Addr  string                      `json:"addr"`
-	State discovery.RegistrationState `json:"state"`
-	Error string                      `json:"error,omitempty"`
-	Since time.Time                   `json:"since"`
-	Count int                         `json:"count"`
-}
-
-func (s *Stack) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
-	page := discoveryPage{
-		Service: s.p.Service, Incarnation: s.incarnation, Prefix: s.p.Config.Discovery.Prefix,
-		Callees: s.clients.State(), Known: s.cache.State(),
-	}
-	if s.etcd != nil {
-		page.Etcd = s.etcd.Endpoints()
-	}
-	if st, ok := s.Registration(); ok {
-		page.Registration = &registrationView{Addr: s.membership().instance.Addr, State: st.State, Since: st.Since, Count: st.Count}
-		if st.Err != nil {
-			page.Registration.Error = st.Err.Error()
-		}
-	}
-	w.Header().Set("Content-Type", "application/json")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(page) // the peer is gone; there is nobody left to tell
 }

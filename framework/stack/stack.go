@@ -99,8 +99,11 @@ type Stack struct {
 
 	telemetry *telemetry.Telemetry
 	etcd      *clientv3.Client // nil when source and registrar are replaced
+	source    *etcd.Source     // nil when replaced
+	leases    *etcd.Registrar  // nil when replaced
 	registrar discovery.Registrar
 	closeReg  func(context.Context) error
+	near      *nearby
 	cache     *cache.Cache
 	clients   *client.Factory
 	readiness *readiness.Gate
@@ -151,7 +154,7 @@ func New(p Params) (*Stack, error) {
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.serving = s.readiness.Condition(startCondition)
-	for _, step := range []func() error{s.buildTelemetry, s.buildDiscovery, s.buildClients, s.buildServer, s.buildAdmin} {
+	for _, step := range []func() error{s.buildTelemetry, s.buildDiscovery, s.buildClients, s.buildServer, s.buildAdmin, s.buildMetrics} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.Close(context.Background())) // nothing runs yet, so nothing is waited for
 		}
@@ -173,6 +176,7 @@ func (s *Stack) buildTelemetry() error {
 // buildDiscovery makes the source behind its cache and the registrar, both on the process' one etcd client. Without
 // callees and without a server nothing talks to etcd.
 func (s *Stack) buildDiscovery() error {
+	s.near = newNearby(s.log.Named("discovery"))
 	source, registrar := s.p.Replace.Source, s.p.Replace.Registrar
 	c := s.p.Config
 	if source == nil || registrar == nil {
@@ -183,16 +187,17 @@ func (s *Stack) buildDiscovery() error {
 		s.etcd = cli
 		opt := etcd.Options{Prefix: c.Discovery.Prefix, CallTimeout: c.Etcd.CallTimeout, TTL: c.Registration.TTL, Log: s.log.Named("discovery")}
 		if source == nil {
-			if source, err = etcd.NewSource(cli, opt); err != nil {
+			if s.source, err = etcd.NewSource(cli, opt); err != nil {
 				return fmt.Errorf("discovery: %w", err)
 			}
+			source, s.near.source = s.source, s.source
 		}
 		if registrar == nil {
 			r, err := etcd.NewRegistrar(cli, opt)
 			if err != nil {
 				return fmt.Errorf("registration: %w", err)
 			}
-			registrar, s.closeReg = r, r.Close
+			registrar, s.leases, s.closeReg = r, r, r.Close
 		}
 	}
 	s.registrar = registrar
@@ -212,7 +217,7 @@ func (s *Stack) buildClients() error {
 		Caller: s.p.Service,
 		Resolver: grpcresolver.NewBuilder(s.cache, grpcresolver.Options{
 			Subset: subset, Seed: s.incarnation, Log: s.log.Named("resolver"),
-			Where: fmt.Sprintf("etcd under %q", s.p.Config.Discovery.Prefix),
+			Where: fmt.Sprintf("etcd under %q", s.p.Config.Discovery.Prefix), Missing: s.near.miss,
 		}),
 		Default: s.p.Config.ClientDefaults, Policies: s.p.Config.Clients, Log: s.log.Named("client"),
 		Interceptors: func(callee string) []client.Interceptor {
@@ -220,7 +225,7 @@ func (s *Stack) buildClients() error {
 			return []client.Interceptor{{Unary: unary, Stream: stream}}
 		},
 		Dialer: s.p.Replace.Dial,
-		Origin: s.origin,
+		Origin: s.origin, Why: s.why,
 	})
 	if err != nil {
 		return err

@@ -246,8 +246,9 @@ type ServiceState struct {
 	// Draining is how many instances are about to leave, Leaving which. They are part of Update only when nothing is up.
 	Draining int
 	Leaving  []*discovery.Instance
-	// Began is when watching the service began, Failing since when Update.Err is set; zero while it is not.
-	Began, Failing time.Time
+	// Began is when watching the service began, Changed when the instances of Update last changed, and Failing since when
+	// Update.Err is set; zero while it is not.
+	Began, Changed, Failing time.Time
 	// Watchers is how many watches share the service's one watch of the source. 0 means that it lingers.
 	Watchers int
 }

@@ -42,6 +42,7 @@ type entry struct {
 	version   uint64 // counts what watchers were told; 0: nothing yet
 	began     time.Time
 	failing   time.Time // since when published has an error
+	changed   time.Time // when its instances last changed
 	refreshed time.Time
 	unsaved   bool // published has not been written to disk
 	savedAt   time.Time
@@ -228,6 +229,9 @@ func (e *entry) tellLocked(u discovery.Update) bool {
 		e.failing = time.Now()
 	}
 	changed := u.Known() != old.Known() || !slices.Equal(u.Instances, old.Instances)
+	if changed {
+		e.changed = time.Now()
+	}
 	if e.version > 0 && !changed && sameText(u.Err, old.Err) {
 		return false
 	}
@@ -316,7 +320,7 @@ func (e *entry) describe(s *ServiceState) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.Update, s.Guarding, s.Draining, s.Leaving = e.published, e.guard.alarm, len(e.guard.draining), e.guard.draining
-	s.Began, s.Failing = e.began, e.failing
+	s.Began, s.Changed, s.Failing = e.began, e.changed, e.failing
 	for _, h := range e.guard.held {
 		s.Held = append(s.Held, Held{Instance: h.instance, Since: h.since, Until: h.since.Add(e.guard.ttl)})
 	}

@@ -31,6 +31,9 @@ func TestLookupTellsSinceWhenAndWhoIsLeaving(t *testing.T) {
 		failed := time.Now()
 		r.SetErr(errAway)
 		wait(t, time.Minute)
+		if !st.Changed.Equal(began) {
+			t.Errorf("changed at %v, want %v", st.Changed, began)
+		}
 		if st, _ = c.Lookup("user"); !st.Failing.Equal(failed) || st.Update.Err == nil {
 			t.Errorf("failing since %v (%v), want since %v", st.Failing, st.Update.Err, failed)
 		}

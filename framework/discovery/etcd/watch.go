@@ -27,6 +27,11 @@ const (
 	listAntiEntropy = "anti-entropy" // to be sure
 )
 
+// noLists counts every reason from 0 on, so that a first one is seen as a change.
+func noLists() map[string]int {
+	return map[string]int{listFirst: 0, listCompacted: 0, listSilent: 0, listBroken: 0, listReset: 0, listAntiEntropy: 0}
+}
+
 // brokenLimit is how many watches in a row may fail before the service is listed.
 const brokenLimit = 3
 
@@ -69,7 +74,7 @@ func newFollower(s *Source, service string) *follower {
 		src: s, service: service, box: newMailbox(), hints: make(chan struct{}, 1), kicks: make(chan struct{}, 1),
 		snap: newSnapshot(service, s.opt.Log.With(zap.String("service", service))), why: listFirst,
 		bo:    backoff.New(min(100*time.Millisecond, s.opt.Timing.RetryMax), s.opt.Timing.RetryMax),
-		stats: WatchState{Service: service, Instances: -1, Lists: make(map[string]int)},
+		stats: WatchState{Service: service, Instances: -1, Lists: noLists()},
 	}
 }
 
