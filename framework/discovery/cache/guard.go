@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -108,10 +110,20 @@ func (g *guard) publish() []*discovery.Instance {
 	}
 }
 
+// with adds the held ones to those that are present, but no more than make up what there was at once before: where
+// instances come and die on ever new addresses the held ones would crowd out the living, of whom a caller takes a subset.
+// The last to vanish are the likeliest to live.
 func (g *guard) with(present []*discovery.Instance) []*discovery.Instance {
-	out := make([]*discovery.Instance, 0, len(present)+len(g.held))
+	keep := slices.Collect(maps.Values(g.held))
+	if room := max(0, g.base-len(present)); g.base > 0 && room < len(keep) {
+		slices.SortFunc(keep, func(a, b held) int {
+			return cmp.Or(b.since.Compare(a.since), strings.Compare(a.instance.Addr, b.instance.Addr))
+		})
+		keep = keep[:room]
+	}
+	out := make([]*discovery.Instance, 0, len(present)+len(keep))
 	out = append(out, present...)
-	for _, h := range g.held {
+	for _, h := range keep {
 		out = append(out, h.instance)
 	}
 	slices.SortFunc(out, func(a, b *discovery.Instance) int { return strings.Compare(a.Addr, b.Addr) })
