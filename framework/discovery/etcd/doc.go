@@ -51,7 +51,8 @@ type Timing struct {
 	AnyTTL bool
 	// RetryMax is the longest wait between two attempts. Default 2 s for registrations, 3 s for watches.
 	RetryMax time.Duration
-	// Patience is the wait after an error that will not pass by itself: a missing permission, a full database. Default 30 s.
+	// Patience is the wait after an error that will not pass by itself, such as a missing permission. Default 30 s. A full
+	// database is asked again after 2 s.
 	Patience time.Duration
 	// Audit is the time between two looks at one's own key. Default 30 s.
 	Audit time.Duration

@@ -57,7 +57,14 @@ func pause(ctx context.Context, bo *backoff.Backoff, patience time.Duration, err
 	_ = backoff.Sleep(ctx, pauseFor(bo, patience, err)) // who calls looks at ctx next
 }
 
+// fullPatience is the wait while etcd has no space. Who mends that watches, and being refused costs etcd little, so
+// instances that started meanwhile are there soon after.
+const fullPatience = 2 * time.Second
+
 func pauseFor(bo *backoff.Backoff, patience time.Duration, err error) time.Duration {
+	if matches(err, fullErrors) {
+		patience = min(patience, fullPatience)
+	}
 	if err != nil && isPatient(err) {
 		return backoff.Spread(patience, 0.2)
 	}
