@@ -1,0 +1,238 @@
+package faulttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/internal/backoff"
+)
+
+// settle is called when all faults have healed: it judges what happened during them, waits until everybody has found
+// everybody again and takes samples.
+func (s *soak) settle(ctx context.Context, healed []*injected) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	if err := s.cluster.WaitHealthy(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := s.judgeAll(ctx); err != nil {
+		return err
+	}
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	limit := SoakConverge
+	if healed == nil {
+		limit = 30 * time.Second // the first time processes have to start
+	}
+	for _, f := range healed {
+		limit = max(limit, f.limit)
+	}
+	took, err := s.reached(ctx, began, limit)
+	if err != nil {
+		return err
+	}
+	for _, f := range healed {
+		s.report.Converged[f.kind] = max(s.report.Converged[f.kind], took)
+	}
+	registered, err := s.registered(ctx, began, max(limit, s.opt.TTL+SoakConverge))
+	if err != nil {
+		return err
+	}
+	if healed != nil {
+		s.report.Registered = max(s.report.Registered, registered)
+	}
+	s.log("everybody has found everybody after %s, the registry is right after %s", took.Round(time.Millisecond), registered.Round(time.Millisecond))
+	if err := errors.Join(s.registry.verdict(), s.noTheft()); err != nil {
+		return err
+	}
+	for _, v := range s.live() {
+		if err := s.noForeign(ctx, v); err != nil {
+			return err
+		}
+	}
+	if err := s.judgeAll(ctx); err != nil { // the phase without faults
+		return err
+	}
+	if err := s.sample(ctx); err != nil {
+		return err
+	}
+	s.pulse.reset()
+	return nil
+}
+
+// judgeAll ends a phase of all clients and judges it: I2, I3 and I8.
+func (s *soak) judgeAll(ctx context.Context) error {
+	for _, c := range append(slices.Clone(s.clients), s.lonely) {
+		r, err := c.proc.Mark(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.judge(c, r); err != nil {
+			return err
+		}
+	}
+	s.kills = slices.DeleteFunc(s.kills, func(at time.Time) bool { return time.Since(at) > 30*time.Second })
+	return nil
+}
+
+func (s *soak) judge(c *soakClient, r Report) error {
+	s.report.Calls += r.Total
+	s.report.Late = max(s.report.Late, r.LateBy)
+	var errs []error
+	if r.Misrouted > 0 {
+		errs = append(errs, violation("I2", "%s: %d answers came from another service\n%s", c, r.Misrouted, failureLines(r.Failures)))
+	}
+	if most := SoakLate + s.allowance(r); r.LateBy > most {
+		errs = append(errs, violation("I8", "%s: a call returned %s after its deadline, allowed are %s", c, r.LateBy, most))
+	}
+	if c == s.lonely {
+		if r.Failed != r.Total {
+			errs = append(errs, violation("I2", "%s: %d calls of a service without servers were answered", c, r.Total-r.Failed))
+		}
+		return errors.Join(errs...)
+	}
+	s.report.Failed += r.Failed
+	wrong := slices.DeleteFunc(slices.Concat(r.Failures, r.Streams.Failures), s.inFlight)
+	if len(wrong) > 0 {
+		errs = append(errs, violation("I3", "%s: %d of %d calls failed and %d streams were lost although servers lived:\n%s", c, r.Failed, r.Total, r.Streams.Lost, failureLines(wrong)))
+	}
+	s.report.Streams += r.Streams.Opened
+	s.report.LostWrites += r.FailedWrites
+	return errors.Join(errs...)
+}
+
+// inFlight tells failures that must be: of what must not be repeated and was under way when its server was killed.
+func (s *soak) inFlight(f Failure) bool {
+	return f.Kind != KindRead && slices.ContainsFunc(s.kills, func(at time.Time) bool {
+		return f.Due.Before(at) && f.At.Sub(at).Abs() < time.Second
+	})
+}
+
+func failureLines(all []Failure) string {
+	var b strings.Builder
+	for i, f := range all {
+		if i == 10 {
+			fmt.Fprintf(&b, "and %d more\n", len(all)-i)
+			break
+		}
+		fmt.Fprintf(&b, "%s %s due %s of %q: %s: %s\n", f.At.Format("15:04:05.000"), f.Kind, f.Due.Format("15:04:05.000"), f.Server, f.Code, f.Text)
+	}
+	return b.String()
+}
+
+// allowance is for a busy machine: twice what timers were late by, in the client's process and in this one.
+func (s *soak) allowance(r Report) time.Duration { return 2 * max(r.Behind, s.pulse.worst()) }
+
+// reached waits until every client was answered by every living server since began: I1.
+func (s *soak) reached(ctx context.Context, began time.Time, limit time.Duration) (took time.Duration, err error) {
+	within, cancel := context.WithDeadline(ctx, began.Add(limit+SoakConverge))
+	defer cancel()
+	for _, c := range s.clients {
+		for _, v := range s.live() {
+			if v.service != c.opt.Service {
+				continue
+			}
+			at, err := c.proc.AwaitProcess(within, v.proc)
+			if err != nil {
+				return 0, violation("I1", "%s was not answered by %s: %w", c, v, err)
+			}
+			took = max(took, at.Sub(began))
+		}
+	}
+	if most := limit + 2*s.pulse.worst(); took > most {
+		return took, violation("I1", "it took %s until every client was answered by every server, allowed are %s", took, most)
+	}
+	return took, nil
+}
+
+// registered waits until etcd holds exactly the living servers: the other half of I1.
+func (s *soak) registered(ctx context.Context, began time.Time, limit time.Duration) (time.Duration, error) {
+	want := map[string]bool{}
+	for _, v := range s.live() {
+		want[s.keyOf(v)] = true
+	}
+	within, cancel := context.WithDeadline(ctx, began.Add(limit+2*s.pulse.worst()))
+	defer cancel()
+	for {
+		have, err := s.registrations(within)
+		if err == nil && maps.Equal(have, want) {
+			return time.Since(began), nil
+		}
+		if stopped := backoff.Sleep(within, 5*probePause); stopped != nil {
+			return 0, violation("I1", "etcd holds %q, want %q: %w", slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(want)), errors.Join(stopped, err))
+		}
+	}
+}
+
+// registrations are the keys in etcd; what cannot be read or does not say that it is up is false.
+func (s *soak) registrations(ctx context.Context) (map[string]bool, error) {
+	res, err := s.cluster.Admin().Get(ctx, s.territory(), clientv3.WithPrefix())
+	if err != nil {
+		return nil, err
+	}
+	have := map[string]bool{}
+	for _, kv := range res.Kvs {
+		service, addr, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), s.territory()), "/")
+		inst, err := discovery.Decode(service, kv.Value)
+		have[string(kv.Key)] = err == nil && inst.Addr == addr && inst.State == discovery.StateUp
+	}
+	return have, nil
+}
+
+// noForeign is I2 from the servers' side.
+func (s *soak) noForeign(ctx context.Context, v *soakServer) error {
+	st, err := v.proc.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	if st.Foreign > 0 {
+		return violation("I2", "%s executed %d calls that were meant for others, of %d", v, st.Foreign, st.Executed)
+	}
+	return nil
+}
+
+// noTheft is I5: in a round in which nothing explains it, no key of a server that lived all the time went away.
+func (s *soak) noTheft() error {
+	gone := s.registry.removals()
+	if len(s.faults) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, g := range gone {
+		if s.explained(g) {
+			continue
+		}
+		for _, v := range s.live() {
+			if s.keyOf(v) == g.key {
+				errs = append(errs, violation("I5", "the key of %s (incarnation %s) was removed at %s, and no fault explains it", v, g.incarnation, g.at.Format("15:04:05.000")))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// explained tells whether a fault of the last lifetime of a lease can have removed the key: any but those that compact,
+// that stop servers elsewhere or that concern clients.
+func (s *soak) explained(g removal) bool {
+	_, addr, _ := strings.Cut(strings.TrimPrefix(g.key, s.territory()), "/")
+	for _, f := range s.faults {
+		if !f.ended.IsZero() && g.at.Sub(f.ended) > s.opt.TTL+SoakConverge {
+			continue
+		}
+		harmless := f.class == classServer || f.class == classClient || f.kind == "history compacted"
+		if !harmless || strings.Contains(f.detail, addr) {
+			return true
+		}
+	}
+	return false
+}
