@@ -110,7 +110,7 @@ func TestCallsGoOnWhileEtcdIsKilledAndStartedAgain(t *testing.T) {
 	l.endEtcd(t, all)
 }
 
-func TestCallsGoOnWhileEtcdIsFrozen(t *testing.T) {
+func TestA02CallsGoOnWhileEtcdIsFrozen(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 120*time.Second)
 	etcd, addr := launchEtcd(ctx, t, t.TempDir(), "127.0.0.1:0")
@@ -163,7 +163,7 @@ func TestCallsGoOnWhenEtcdComesBackWithoutItsData(t *testing.T) {
 	l.endEtcd(t, all)
 }
 
-func TestAnInstanceStopsWithoutFailingCallsWhileEtcdIsFrozen(t *testing.T) {
+func TestD07AnInstanceStopsWithoutFailingCallsWhileEtcdIsFrozen(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 120*time.Second)
 	etcd, addr := launchEtcd(ctx, t, t.TempDir(), "127.0.0.1:0")
@@ -187,7 +187,7 @@ func TestAnInstanceStopsWithoutFailingCallsWhileEtcdIsFrozen(t *testing.T) {
 	l.end(t, "GetUser", "CreateUser")
 }
 
-func TestAServiceThatStartsBeforeEtcdIsFoundOnceEtcdIsThere(t *testing.T) {
+func TestA01AServiceThatStartsBeforeEtcdIsFoundOnceEtcdIsThere(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	dir := t.TempDir()

@@ -14,7 +14,7 @@ const (
 	ttlEnv = "USER_SERVICE__REGISTRATION__TTL=5s"
 )
 
-func TestARollingRestartLosesNoCall(t *testing.T) {
+func TestD01ARollingRestartLosesNoCall(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 90*time.Second)
 	c := newCluster(t, startEtcd(t))
@@ -43,7 +43,7 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 	}
 }
 
-func TestAKilledInstanceFailsNoIdempotentCall(t *testing.T) {
+func TestA31AKilledInstanceFailsNoIdempotentCall(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 90*time.Second)
 	c := newCluster(t, startEtcd(t), ttlEnv)

@@ -10,7 +10,7 @@ import (
 	"github.com/newsvc/newsvc/framework/discovery"
 )
 
-func TestCallsWaitWhileTheOnlyInstanceIsReplaced(t *testing.T) {
+func TestD13CallsWaitWhileTheOnlyInstanceIsReplaced(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		signal     syscall.Signal
@@ -43,7 +43,7 @@ func TestCallsWaitWhileTheOnlyInstanceIsReplaced(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatWasKilledAndStartedAgainAtItsAddressStays(t *testing.T) {
+func TestA11AnInstanceThatWasKilledAndStartedAgainAtItsAddressStays(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	c := newCluster(t, startEtcd(t), ttlEnv)
@@ -84,7 +84,7 @@ func TestAnInstanceThatWasKilledAndStartedAgainAtItsAddressStays(t *testing.T) {
 	l.end(t, "GetUser")
 }
 
-func TestRegistrationsThatSomebodyDeletesComeBack(t *testing.T) {
+func TestA15RegistrationsThatSomebodyDeletesComeBack(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 60*time.Second)
 	c := newCluster(t, startEtcd(t), ttlEnv)

@@ -100,7 +100,7 @@ func TestVariablesThatKubernetesInjectsDoNoHarm(t *testing.T) {
 	}
 }
 
-func TestASecondSignalEndsTheProcessAtOnce(t *testing.T) {
+func TestD06ASecondSignalEndsTheProcessAtOnce(t *testing.T) {
 	t.Parallel()
 	ctx := within(t, 30*time.Second)
 	c := newCluster(t, startEtcd(t), "USER_SERVICE__SERVER__DRAIN__MIN_WINDOW=5s") // so that the stop takes its time

@@ -84,7 +84,7 @@ func TestServiceStartsAndStopsWhileEtcdIsAway(t *testing.T) {
 	}
 }
 
-func TestSignalDuringTheStartReleasesEverything(t *testing.T) {
+func TestD11SignalDuringTheStartReleasesEverything(t *testing.T) {
 	t.Parallel()
 	t.Run("in a hook", func(t *testing.T) {
 		t.Parallel()
@@ -134,10 +134,13 @@ func (p *process) wait(d time.Duration) {
 	<-ctx.Done()
 }
 
-func TestStartTimeoutEndsTheStart(t *testing.T) {
+func TestD09StartTimeoutEndsTheStart(t *testing.T) {
 	t.Parallel()
 	p := start(t, "slow hook", "MY_SERVICE__APP__START_TIMEOUT=300ms")
 	p.exits(1)
+	if strings.Contains(p.err.String(), `"msg":"started"`) {
+		t.Error("it served, and registered, before all hooks had run")
+	}
 	p.wrote("first hook stopped\nstore closed")
 	p.wrote("app.start_timeout")
 	p.wrote("programs_test.go:")
@@ -172,15 +175,38 @@ func TestWhatDoesNotReturnIsLeftBehind(t *testing.T) {
 	constructor.wrote("a constructor does not return")
 }
 
-func TestPanicInAStartHookReleasesWhatWasBuilt(t *testing.T) {
+func TestD10PanicInAStartHookReleasesWhatWasBuilt(t *testing.T) {
 	t.Parallel()
 	p := start(t, "panicking hook")
 	p.exits(1)
+	if strings.Contains(p.err.String(), `"msg":"started"`) {
+		t.Error("it served, and registered, before all hooks had run")
+	}
 	p.wrote("hook trouble")
 	p.wrote("store closed")
 }
 
-func TestSecondSignalEndsAtOnce(t *testing.T) {
+// Port scanners and probes may hold a connection on which nothing is said.
+func TestD03SilentConnectionsDoNotDelayTheExit(t *testing.T) {
+	t.Parallel()
+	p := start(t, "all", "MY_SERVICE__REGISTRATION__ENABLED=false")
+	r := p.ready()
+	for _, addr := range []string{r.GRPC, r.HTTP, r.Admin} {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	began := time.Now()
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("it took %v", d)
+	}
+}
+
+func TestD06SecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	p := start(t, "deaf stop hook")
 	p.ready()

@@ -50,7 +50,7 @@ func TestHealthIsSetByHandWithoutAGate(t *testing.T) {
 	}
 }
 
-func TestHealthFollowsReadiness(t *testing.T) {
+func TestD12HealthFollowsReadiness(t *testing.T) {
 	t.Parallel()
 	gate := readiness.New()
 	t.Cleanup(gate.Close)

@@ -49,7 +49,7 @@ func TestUnaryCallInFlightFinishes(t *testing.T) {
 	}
 }
 
-func TestStreamHandlerThatListensEndsItsStreamItself(t *testing.T) {
+func TestD05StreamHandlerThatListensEndsItsStreamItself(t *testing.T) {
 	t.Parallel()
 	var s *server.Server
 	s = start(t, params(), &echo{watch: func(ss grpc.ServerStream) error {
@@ -77,7 +77,7 @@ func TestStreamHandlerThatListensEndsItsStreamItself(t *testing.T) {
 	}
 }
 
-func TestStreamsEndWithUnavailableAtTheSoftBudget(t *testing.T) {
+func TestD05StreamsEndWithUnavailableAtTheSoftBudget(t *testing.T) {
 	t.Parallel()
 	causes := make(chan error, 1)
 	for name, tc := range map[string]struct {
@@ -116,7 +116,7 @@ func TestStreamsEndWithUnavailableAtTheSoftBudget(t *testing.T) {
 	}
 }
 
-func TestStuckHandlerIsCutAndNamed(t *testing.T) {
+func TestD02StuckHandlerIsCutAndNamed(t *testing.T) {
 	t.Parallel()
 	entered, release := make(chan struct{}), make(chan struct{})
 	s := start(t, params(), &echo{call: func(context.Context, *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
@@ -163,7 +163,7 @@ func TestHandlerThatHeedsItsContextIsCutButNotStuck(t *testing.T) {
 	receive(t, "the end of the call", answered)
 }
 
-func TestSilentConnectionDoesNotDelayTheStop(t *testing.T) {
+func TestD03SilentConnectionDoesNotDelayTheStop(t *testing.T) {
 	t.Parallel()
 	p := params()
 	p.Config.Limits.ConnectionTimeout = time.Minute
@@ -211,7 +211,7 @@ func TestConnectionThatSaidNothingIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-func TestHealthWatchersDoNotDelayTheStop(t *testing.T) {
+func TestD12HealthWatchersDoNotDelayTheStop(t *testing.T) {
 	t.Parallel()
 	s := start(t, params(), &echo{})
 	s.SetServing(true)

@@ -7,7 +7,7 @@ import (
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
-func TestAdvertisedAddress(t *testing.T) {
+func TestA26AdvertisedAddress(t *testing.T) {
 	t.Parallel()
 	type query = stack.AdvertiseQuery
 	for name, c := range map[string]struct {

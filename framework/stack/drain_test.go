@@ -11,13 +11,11 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/stack"
 )
@@ -49,7 +47,7 @@ func TestIdleDrainDoesNotWaitForTheLongestWindow(t *testing.T) {
 }
 
 // The window stays open while calls come, up to its maximum; all of them are answered.
-func TestCallsAreAnsweredWhileTheInstanceLeaves(t *testing.T) {
+func TestD01CallsAreAnsweredWhileTheInstanceLeaves(t *testing.T) {
 	t.Parallel()
 	p, reg, _ := params(t)
 	p.Config.Server.Drain.MinWindow, p.Config.Server.Drain.MaxWindow = 100*time.Millisecond, 700*time.Millisecond
@@ -111,7 +109,7 @@ func TestGatewayServesWhileLoadBalancersNotice(t *testing.T) {
 	free(t, addr)
 }
 
-func TestBrokenRegistryIsAWarningOnly(t *testing.T) {
+func TestD07BrokenRegistryIsAWarningOnly(t *testing.T) {
 	t.Parallel()
 	p, reg, logs := params(t)
 	s := build(t, p)
@@ -168,7 +166,7 @@ func TestRefusedRegistrationIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestWithdrawalThatHangsKeepsToItsBudget(t *testing.T) {
+func TestD07WithdrawalThatHangsKeepsToItsBudget(t *testing.T) {
 	t.Parallel()
 	p, reg, logs := params(t)
 	p.Replace.Registrar = &refusing{Registrar: reg, hang: true}
@@ -290,83 +288,4 @@ func TestShortLossOfReadinessKeepsTheRegistration(t *testing.T) {
 	if reg.Revision() != before || len(reg.Instances(service)) != 1 {
 		t.Error("the registry was changed")
 	}
-}
-
-func TestRealEtcd(t *testing.T) {
-	t.Parallel()
-	etcd, err := devetcd.Start(t.Context(), devetcd.Config{Fast: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = etcd.Close() }) // it may have been closed below
-	serving := func(t *testing.T) *stack.Stack {
-		p, _, _ := params(t)
-		p.Replace = stack.Replace{}
-		p.Config.Etcd.Endpoints = []string{etcd.Addr()}
-		p.Callees = []string{service}
-		return build(t, p)
-	}
-	keys := func(t *testing.T) int64 {
-		res, err := etcd.Client().Get(limit(t), discovery.ServicePrefix(discovery.DefaultPrefix, service), clientv3.WithPrefix())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res.Count
-	}
-	t.Run("called by name, and gone after the drain", func(t *testing.T) {
-		s := serving(t)
-		up(t, s)
-		conn, err := s.Clients().Conn(service)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := testpb.NewTestServiceClient(conn).EmptyCall(limit(t), &testpb.Empty{}); err != nil {
-			t.Error(err)
-		}
-		if n := keys(t); n != 1 {
-			t.Errorf("%d keys while it serves", n)
-		}
-		if err := errors.Join(s.Drain(t.Context()), s.Close(t.Context())); err != nil {
-			t.Error(err)
-		}
-		if n := keys(t); n != 0 {
-			t.Errorf("%d keys are left", n)
-		}
-	})
-	t.Run("stopped at any moment of the start", func(t *testing.T) {
-		for i := range 20 {
-			s := serving(t)
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				if s.Connect(t.Context()) == nil {
-					_ = s.Start(t.Context()) // it may have been stopped
-				}
-			}()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
-			<-ctx.Done()
-			cancel()
-			if err := s.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
-			<-done
-			if n := keys(t); n != 0 {
-				t.Fatalf("stopped after %d ms: %d keys are left", i, n)
-			}
-		}
-	})
-	t.Run("stopped while etcd is away", func(t *testing.T) {
-		s := serving(t)
-		up(t, s)
-		if err := etcd.Close(); err != nil {
-			t.Fatal(err)
-		}
-		began := time.Now()
-		if err := errors.Join(s.Drain(t.Context()), s.Close(t.Context())); err != nil {
-			t.Errorf("err = %v", err)
-		}
-		if d := time.Since(began); d > 8*time.Second {
-			t.Errorf("it took %v", d)
-		}
-	})
 }

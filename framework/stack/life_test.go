@@ -92,7 +92,7 @@ func TestStepsAreSafeInAnyState(t *testing.T) {
 }
 
 // A signal may come at any time during the start.
-func TestStopDuringTheStartLeavesNothing(t *testing.T) {
+func TestD11StopDuringTheStartLeavesNothing(t *testing.T) {
 	t.Parallel()
 	for range 100 {
 		p, reg, _ := params(t)
