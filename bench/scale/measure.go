@@ -98,14 +98,21 @@ func (s *settings) oneByOne(ctx context.Context, w *world, r role, server *proce
 	}
 	defer func() { err = errors.Join(err, c.end()) }()
 	fresh := w.fresh(s.changes)
-	for what, change := range []func(context.Context, string, string) error{w.join, w.leave} {
-		known, begin := w.size+len(fresh)*what, time.Now()
-		err := c.during(ctx, into, phases[what], len(fresh), func() error {
-			for n, addr := range fresh {
-				if err := change(ctx, r.Arm, addr); err != nil {
+	known := w.size
+	for _, phase := range []struct {
+		name   string
+		change func(context.Context, string, string) error
+		more   int
+	}{{"join", w.join, 1}, {"leave", w.leave, -1}} {
+		var took time.Duration
+		err := c.during(ctx, into, phase.name, len(fresh), func() error {
+			defer func(begin time.Time) { took = time.Since(begin) }(time.Now())
+			for _, addr := range fresh {
+				if err := phase.change(ctx, r.Arm, addr); err != nil {
 					return err
 				}
-				if _, err := c.expect(known + (n+1)*(1-2*what)); err != nil {
+				known += phase.more
+				if _, err := c.expect(known); err != nil {
 					return err
 				}
 			}
@@ -114,20 +121,13 @@ func (s *settings) oneByOne(ctx context.Context, w *world, r role, server *proce
 		if err != nil {
 			return err
 		}
-		into["ms per "+phases[what]] = append(into["ms per "+phases[what]], millis(time.Since(begin)-settle)/float64(len(fresh)))
+		name := "ms per " + phase.name
+		into[name] = append(into[name], millis(took)/float64(len(fresh)))
 	}
 	return nil
 }
 
-// Phases of changes.
-const (
-	phaseJoin  = "join"
-	phaseLeave = "leave"
-	phaseStorm = "storm"
-)
-
-var phases = [...]string{phaseJoin, phaseLeave} //nolint:gochecknoglobals // constant
-
+// inStorm starts a client and makes many changes at once.
 func (s *settings) inStorm(ctx context.Context, w *world, r role, server *process.Process, into map[string][]float64) (err error) {
 	c, err := startSubject(ctx, w, r, server, nil)
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *settings) inStorm(ctx context.Context, w *world, r role, server *proces
 			err = errors.Join(err, w.leave(ctx, r.Arm, addr))
 		}
 	}()
-	return c.during(ctx, into, phaseStorm, s.storm, func() error {
+	return c.during(ctx, into, "storm", s.storm, func() error {
 		if stayed, err = w.storm(ctx, r.Arm, s.storm); err != nil {
 			return err
 		}
