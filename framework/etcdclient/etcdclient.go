@@ -1,6 +1,6 @@
 // Package etcdclient makes the process' one *clientv3.Client with the settings that a long-lived client needs: it
 // reconnects within two seconds however long etcd was away, notices links that died without a word, goes through no
-// proxy, and logs each kind of trouble once a minute at most.
+// proxy, leaves its failed attempts to those whose calls they are, and logs other trouble once a minute at most.
 //
 // It holds no discovery and keeps no state of its own. [New] connects in the background: it neither blocks nor fails
 // because etcd is down. In return a call made with the client waits for etcd as long as its context lets it, so every
@@ -26,15 +26,16 @@ const (
 	// reconnectMax bounds the wait between two attempts to connect. gRPC's own bound is 120 s: longer than any lease,
 	// so that after a long outage every service would vanish once etcd is back.
 	reconnectMax = 2 * time.Second
-	// keepAliveTime is how long a connection may be silent before it is probed; etcd allows no less than 5 s.
+	// keepAliveTime is how long a connection may be silent before it is probed; gRPC allows no less, etcd 5 s.
 	keepAliveTime = 10 * time.Second
-	// keepAliveTimeout is how long the answer to a probe may take.
-	keepAliveTimeout = 3 * time.Second
+	// keepAliveTimeout is how long the answer to a probe may take. What hangs on a dead connection has then been without
+	// etcd for 12 s, and 1 s is left of the 13 s within which all shall be well again.
+	keepAliveTimeout = 2 * time.Second
 	// unaryRetries is how often the client itself tries a call. Its own default, 100, hides errors for seconds; what
 	// must be retried for ever is retried by those who know why.
 	unaryRetries = 5
 	retryPause   = 50 * time.Millisecond
-	// logWindow is the time in which one message is logged once. During an outage the client repeats each twice a second.
+	// logWindow is the time in which one message is logged once.
 	logWindow = time.Minute
 	// authPending stands in for the token until the first call fetched one. See withPassword.
 	authPending = "pending"
@@ -93,12 +94,33 @@ func withPassword(conf clientv3.Config, cfg Config) (*clientv3.Client, error) {
 	return cli, nil
 }
 
-// quiet lets through warnings and errors, each text once in logWindow.
+// quiet lets through warnings and errors, each text once in logWindow, but for those about single attempts: an outage would
+// go on being told for as long as it lasts, beside the one line of whoever waits for its end.
 func quiet(log *zap.Logger) *zap.Logger {
 	return log.Named("etcd").WithOptions(
 		zap.IncreaseLevel(zapcore.WarnLevel),
-		zap.WrapCore(func(c zapcore.Core) zapcore.Core { return zapcore.NewSamplerWithOptions(c, logWindow, 1, 0) }),
+		zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+			return withoutAttempts{zapcore.NewSamplerWithOptions(c, logWindow, 1, 0)}
+		}),
 	)
+}
+
+// withoutAttempts drops what the client says of an attempt that failed: its caller gets the error, or the last one.
+type withoutAttempts struct{ zapcore.Core }
+
+// With implements [zapcore.Core].
+func (c withoutAttempts) With(fields []zapcore.Field) zapcore.Core {
+	return withoutAttempts{c.Core.With(fields)}
+}
+
+// Check implements [zapcore.Core].
+func (c withoutAttempts) Check(e zapcore.Entry, to *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	for _, attempt := range []string{"retrying ", "retry failed", "failed reestablishStream", "streamer failed", "error occurred during lease keep alive"} {
+		if strings.HasPrefix(e.Message, attempt) {
+			return to
+		}
+	}
+	return c.Core.Check(e, to)
 }
 
 func hosts(endpoints []string) []string {
