@@ -56,6 +56,10 @@ bench: ## compare with peers, printed as tables
 	cd bench && go run ./scale -n 10000 -rounds 3
 	cd bench && go run .
 
+.PHONY: faults
+faults: ## put newsvc and others under the faults of etcd, networks and processes, and write docs/faults.md
+	cd bench && go run ./faults -out ../docs/faults.md
+
 .PHONY: vet
 vet: ## go vet
 	go vet ./...

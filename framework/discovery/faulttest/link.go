@@ -23,6 +23,8 @@ type link struct {
 	caller *net.TCPConn
 	from   string // who called, where the proxy looks for that; guarded by p.mu
 
+	stranded bool // nothing passes any more; guarded by p.mu
+
 	once   sync.Once
 	over   chan struct{} // closed by end
 	mu     sync.Mutex

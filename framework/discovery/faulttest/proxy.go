@@ -90,6 +90,29 @@ func (p *Proxy) Blackhole(toTarget, fromTarget bool) {
 	p.change(func() { p.silent = [2]bool{up: toTarget, down: fromTarget} })
 }
 
+// Strand lets no byte pass over the connections that there are now, for ever: they are half open, as when something on
+// the way forgot them or a host was replaced. Nobody is told. New connections are not touched; Heal does not help, Reset
+// ends them.
+func (p *Proxy) Strand() {
+	p.change(func() {
+		for l := range p.links {
+			l.stranded = true
+		}
+	})
+}
+
+// Stranded returns how many connections were stranded and are still open.
+func (p *Proxy) Stranded() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		if l.stranded {
+			n++
+		}
+	}
+	return n
+}
+
 // Delay makes every byte take d longer in each direction; 0 ends that.
 func (p *Proxy) Delay(d time.Duration) { p.change(func() { p.delay = d }) }
 
@@ -190,7 +213,7 @@ func (p *Proxy) admit(conn net.Conn) *link {
 func (p *Proxy) pass(l *link, direction int) bool {
 	for {
 		p.mu.Lock()
-		shut := p.silent[direction] || p.refuse != nil && p.refuse(l.from)
+		shut := p.silent[direction] || l.stranded || p.refuse != nil && p.refuse(l.from)
 		changed := p.changed
 		p.mu.Unlock()
 		if !shut {

@@ -264,6 +264,24 @@ func TestABlackholeThatEndsInAResetForgetsWhatItKept(t *testing.T) {
 	c.mustBeReset()
 }
 
+func TestAStrandedConnectionIsSilentForGoodAndOthersAreNot(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, echo(t))
+	c := dial(t, p)
+	c.say("a")
+	c.mustHear("a")
+	p.Strand()
+	c.say("b")
+	c.mustHearNothing()
+	d := dial(t, p)
+	d.say("c")
+	d.mustHear("c")
+	p.Heal()
+	c.mustHearNothing()
+	p.Reset()
+	c.mustBeReset()
+}
+
 func TestDelayHoldsInBothDirections(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t, echo(t))

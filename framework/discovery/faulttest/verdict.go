@@ -1,0 +1,180 @@
+package faulttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// listed says which of an adapter's living servers are not in etcd; empty: none.
+func (s *stage) listed(ctx context.Context, d *side) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	prefix := d.adapter.Keys(d.service)
+	resp, err := s.etcd().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return "etcd does not answer"
+	}
+	keys := map[string]bool{}
+	for _, kv := range resp.Kvs {
+		keys[string(kv.Key)] = true
+	}
+	missing := 0
+	for _, p := range d.live {
+		if !keys[prefix+p.Addr()] {
+			missing++
+		}
+	}
+	if missing > 0 {
+		return fmt.Sprintf("%d of %d servers are not in etcd", missing, len(d.live))
+	}
+	return ""
+}
+
+// unused says which of an adapter's living servers have not answered since then; empty: none. settled tells whether
+// only newcomers are among them.
+func (d *side) unused(ctx context.Context, since time.Time) (text string, settled bool) {
+	settled = true
+	for _, c := range d.clients {
+		r, err := c.Report(ctx)
+		if err != nil {
+			return err.Error(), false
+		}
+		n := 0
+		for _, p := range d.live {
+			if a, ok := r.ByProcess[p.PID()]; !ok || !a.Last.After(since) {
+				n++
+				settled = settled && slices.Contains(d.fresh, p)
+			}
+		}
+		if n > 0 {
+			text = fmt.Sprintf("%d of %d servers get no calls", n, len(d.live))
+		}
+	}
+	return text, settled
+}
+
+// converge waits until all sides are well again, or until it is too late.
+func (s *stage) converge(ctx context.Context) {
+	limited, cancel := context.WithDeadline(ctx, s.healed.Add(s.row.Limit+s.opt.Grace))
+	defer cancel()
+	_ = s.until(limited, func() bool { // that time was up is seen in what is missing
+		s.each(func(d *side) error {
+			s.look(limited, d)
+			return nil
+		})
+		return !slices.ContainsFunc(s.sides, func(d *side) bool { return d.err == nil && !d.done })
+	})
+	if s.row.settled { // let those calls fail that nobody could have answered
+		_ = s.wait(ctx, time.Until(s.healed.Add(s.opt.Deadline+pollEvery)))
+		_ = s.mark(ctx)
+	}
+}
+
+// look finds out whether a side is well by now.
+func (s *stage) look(ctx context.Context, d *side) {
+	if d.done {
+		return
+	}
+	idle, settled := d.unused(ctx, s.end(d))
+	absent := s.listed(ctx, d)
+	if ctx.Err() != nil {
+		return // the answers are worth nothing
+	}
+	now := time.Now()
+	if !settled || absent != "" {
+		d.unsettled = now
+	}
+	if d.cell.Missing = join(idle, absent); d.cell.Missing != "" {
+		return
+	}
+	d.done = true
+	d.cell.After = max(0, d.greeted(ctx).Sub(s.end(d)))
+	if !d.unsettled.IsZero() {
+		d.cell.After = max(d.cell.After, d.unsettled.Sub(s.end(d)))
+	}
+	s.say("%s is well after %v", d.adapter.Name, d.cell.After.Round(time.Millisecond))
+}
+
+// greeted is when the last newcomer answered its first call.
+func (d *side) greeted(ctx context.Context) (last time.Time) {
+	for _, c := range d.clients {
+		r, err := c.Report(ctx)
+		if err != nil {
+			continue
+		}
+		for _, p := range d.fresh {
+			if a, ok := r.ByProcess[p.PID()]; ok && a.First.After(last) {
+				last = a.First
+			}
+		}
+	}
+	return last
+}
+
+// finish looks once more whether all servers are in use, and takes down what the callers saw.
+func (s *stage) finish(ctx context.Context) {
+	_ = s.wait(ctx, max(inUse, time.Until(s.healed.Add(s.opt.TTL+inUse)))) // leases of those that are gone end meanwhile
+	var all sync.WaitGroup
+	for _, d := range s.sides {
+		all.Go(func() { s.judge(ctx, d) })
+	}
+	all.Wait()
+}
+
+func (s *stage) judge(ctx context.Context, d *side) {
+	c := &d.cell
+	if c.Void != "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	if idle, _ := d.unused(ctx, time.Now().Add(-inUse)); idle != "" && d.done {
+		c.Missing = idle + " later"
+	}
+	if d.err != nil {
+		c.Missing = d.err.Error()
+	}
+	c.Converged = d.done && c.Missing == "" && c.After <= s.row.Limit
+	for _, client := range d.clients {
+		r, err := client.Report(ctx)
+		if err != nil {
+			c.Void = err.Error()
+			return
+		}
+		c.Total, c.Failed, c.Writes, c.FailedWrites = c.Total+r.Total, c.Failed+r.Failed, c.Writes+r.Writes, c.FailedWrites+r.FailedWrites
+		c.Misrouted, c.Rate, c.LateBy = c.Misrouted+r.Misrouted, c.Rate+r.Rate(), max(c.LateBy, r.LateBy)
+		if c.FirstError == "" && len(r.Failures) > 0 {
+			f := r.Failures[0]
+			c.FirstError = fmt.Sprintf("a %s failed, %s: %s", f.Kind, strings.Trim(f.Code, `"`), f.Text)
+		}
+	}
+	for _, p := range slices.Concat(d.live, d.other) {
+		if st, err := p.Stats(ctx); err == nil {
+			c.Foreign += st.Foreign
+		}
+	}
+}
+
+// close ends what does not belong to the lab.
+func (s *stage) close() error {
+	var errs []error
+	for _, closer := range s.closers {
+		errs = append(errs, closer())
+	}
+	return errors.Join(errs...)
+}
+
+// String is the cell as one line.
+func (c Cell) String() string {
+	if c.Void != "" {
+		return "void: " + c.Void
+	}
+	return fmt.Sprintf("failed %s; well after %s; %.0f calls/s; %s", c.lost(), c.well(), c.Rate, c.trouble())
+}
