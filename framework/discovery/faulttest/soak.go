@@ -164,11 +164,14 @@ func (s *soak) round(ctx context.Context, round int) error {
 		if err != nil {
 			return err
 		}
+		if len(s.opt.Faults) > 0 {
+			break
+		}
 		if err := s.pause(ctx, 0, time.Second); err != nil {
 			return err
 		}
 	}
-	if err := s.pause(ctx, 300*time.Millisecond, 3*time.Second); err != nil {
+	if err := s.hold(ctx); err != nil {
 		return err
 	}
 	// What needs etcd heals after etcd.
@@ -180,6 +183,17 @@ func (s *soak) round(ctx context.Context, round int) error {
 		s.log("%s ended", f.kind)
 	}
 	return s.settle(ctx, active)
+}
+
+// hold lets the faults last: mostly for a moment, sometimes longer than a lease.
+func (s *soak) hold(ctx context.Context) error {
+	switch {
+	case len(s.opt.Faults) > 0:
+		return s.pause(ctx, 300*time.Millisecond, time.Second)
+	case s.rng.IntN(4) == 0:
+		return s.pause(ctx, s.opt.TTL, 2*s.opt.TTL+SoakConverge)
+	}
+	return s.pause(ctx, 300*time.Millisecond, 3*time.Second)
 }
 
 // choose draws the kinds of a round, at most one of each class: more would leave nothing that must work.
@@ -209,9 +223,10 @@ func (s *soak) choose() []soakKind {
 	return order(out)
 }
 
-// order puts what needs a working etcd first.
+// order puts what needs a working etcd first, and last what changes while etcd is away.
 func order(kinds []soakKind) []soakKind {
-	slices.SortStableFunc(kinds, func(a, b soakKind) int { return healRank(b.class) - healRank(a.class) })
+	ranks := []string{classData, classEtcd, classLink, classServer, classClient}
+	slices.SortStableFunc(kinds, func(a, b soakKind) int { return slices.Index(ranks, a.class) - slices.Index(ranks, b.class) })
 	return kinds
 }
 

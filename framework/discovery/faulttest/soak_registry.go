@@ -124,7 +124,7 @@ func (w *registryWatch) readOn(ctx context.Context, epoch int) {
 		return
 	}
 	for _, kv := range res.Kvs {
-		w.note(epoch, &clientv3.Event{Type: clientv3.EventTypePut, Kv: kv})
+		w.note(epoch, &clientv3.Event{Type: clientv3.EventTypePut, Kv: kv}, true)
 	}
 	watch, stop := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer stop()
@@ -138,7 +138,7 @@ func (w *registryWatch) readOn(ctx context.Context, epoch int) {
 				return
 			}
 			for _, e := range batch.Events {
-				w.note(epoch, e)
+				w.note(epoch, e, false)
 			}
 		case <-tick.C:
 			if w.over(epoch) {
@@ -154,8 +154,9 @@ func (w *registryWatch) over(epoch int) bool {
 	return w.paused || w.epoch != epoch
 }
 
-// note takes down one write.
-func (w *registryWatch) note(epoch int, e *clientv3.Event) {
+// note takes down one write. What is found in a list may have come with an older copy of the data: it tells nothing of
+// the time since.
+func (w *registryWatch) note(epoch int, e *clientv3.Event, listed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.paused || w.epoch != epoch {
@@ -174,8 +175,8 @@ func (w *registryWatch) note(epoch int, e *clientv3.Event) {
 	}
 	inc, rev := inst.Incarnation, e.Kv.ModRevision
 	w.now[key] = inc
-	if w.dead[addr][inc] && rev > 0 {
-		w.haunts(key, inc, e.Kv.CreateRevision, rev)
+	if w.dead[addr][inc] && !listed {
+		w.haunts(key, inc, 0, rev)
 	}
 	if _, known := w.first[addr][inc]; !known {
 		putIn(w.first, addr, inc, rev)
