@@ -95,11 +95,11 @@ func (t Table) rows(b *strings.Builder) {
 	}
 	b.WriteString("\n| --- | --- | --- | --- | --- | --- |" + strings.Repeat(" --- | --- |", len(names)) + "\n")
 	for _, r := range t.Results {
-		proof := r.Proof
+		proof := plain(r.Proof)
 		if r.Void != "" {
-			proof = "**void**: " + r.Void
+			proof = "**void**: " + plain(r.Void)
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s | %s |", r.Row.ID, strings.Join(r.Row.Covers, ", "), plain(r.fault()), plain(proof), r.Row.Limit, r.rate())
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s | %s |", r.Row.ID, strings.Join(r.Row.Covers, ", "), plain(r.fault()), proof, r.Row.Limit, r.rate())
 		for i := range names {
 			if r.Void != "" || i >= len(r.Cells) {
 				b.WriteString(" void | void |")
@@ -121,6 +121,9 @@ func (r Result) fault() string {
 
 // rate is the lowest rate of any adapter.
 func (r Result) rate() string {
+	if len(r.Cells) == 0 {
+		return "-"
+	}
 	low := 0.0
 	for _, c := range r.Cells {
 		if c.Void == "" && (low == 0 || c.Rate < low) {
