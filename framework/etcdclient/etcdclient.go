@@ -10,6 +10,7 @@ package etcdclient
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,12 +101,13 @@ func quiet(log *zap.Logger) *zap.Logger {
 	return log.Named("etcd").WithOptions(
 		zap.IncreaseLevel(zapcore.WarnLevel),
 		zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-			return withoutAttempts{zapcore.NewSamplerWithOptions(c, logWindow, 1, 0)}
+			return zapcore.NewSamplerWithOptions(withoutAttempts{c}, logWindow, 1, 0)
 		}),
 	)
 }
 
-// withoutAttempts drops what the client says of an attempt that failed: its caller gets the error, or the last one.
+// withoutAttempts drops what the client says of an attempt that failed: its caller gets the error. What is wrong with a
+// certificate is told here alone, so that passes.
 type withoutAttempts struct{ zapcore.Core }
 
 // With implements [zapcore.Core].
@@ -115,12 +117,32 @@ func (c withoutAttempts) With(fields []zapcore.Field) zapcore.Core {
 
 // Check implements [zapcore.Core].
 func (c withoutAttempts) Check(e zapcore.Entry, to *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return to.AddCore(e, c)
+	}
+	return to
+}
+
+// Write implements [zapcore.Core].
+func (c withoutAttempts) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if isAttempt(e.Message) && !slices.ContainsFunc(fields, tellsOfHandshake) {
+		return nil
+	}
+	return c.Core.Write(e, fields)
+}
+
+func isAttempt(text string) bool {
 	for _, attempt := range []string{"retrying ", "retry failed", "failed reestablishStream", "streamer failed", "error occurred during lease keep alive"} {
-		if strings.HasPrefix(e.Message, attempt) {
-			return to
+		if strings.HasPrefix(text, attempt) {
+			return true
 		}
 	}
-	return c.Core.Check(e, to)
+	return false
+}
+
+func tellsOfHandshake(f zapcore.Field) bool {
+	err, ok := f.Interface.(error)
+	return ok && strings.Contains(err.Error(), "handshake")
 }
 
 func hosts(endpoints []string) []string {
