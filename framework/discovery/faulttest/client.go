@@ -210,7 +210,7 @@ func (r *clientRole) run(ctx context.Context, adapters []Adapter, l *line) error
 func (l *load) handlers(stop func() (time.Duration, error)) handlers {
 	return handlers{
 		opStats: func(context.Context, json.RawMessage) (any, error) {
-			s := selfStats()
+			s := l.stalls.stats()
 			s.InFlight = l.inFlight.Load()
 			return s, nil
 		},

@@ -38,7 +38,8 @@ type load struct {
 	most     int64
 	inFlight atomic.Int64
 	calls    sync.WaitGroup
-	loops    loop.Group // dial, pace and streams
+	loops    loop.Group // dial, pace, streams and stalls
+	stalls   stalls
 
 	mu    sync.Mutex
 	conn  Conn          // nil until there is one
@@ -54,6 +55,7 @@ func newLoad(opt ClientOptions) *load {
 func (l *load) start(dial func(context.Context) (Conn, error)) {
 	life := context.Background() // ended by stop
 	l.loops.Start(life, func(ctx context.Context) { l.dial(ctx, dial) })
+	l.loops.Start(life, l.stalls.run)
 	if l.opt.Rate > 0 {
 		l.loops.Start(life, l.pace)
 	}

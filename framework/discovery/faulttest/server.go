@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/loop"
 	probev1 "github.com/newsvc/newsvc/proto/probe/v1"
 )
 
@@ -114,6 +115,8 @@ func (r *serverRole) run(ctx context.Context, adapters []Adapter, l *line) error
 		return err
 	}
 	p := &probe{service: r.Service, pid: int64(os.Getpid()), draining: make(chan struct{})}
+	watch := loop.Start(ctx, p.stalls.run)
+	defer watch.Stop()
 	srv, err := a.Serve(ctx, ServeConfig{Service: r.Service, Listen: r.Listen, Etcd: r.Etcd, TTL: r.TTL, Register: p.register})
 	if err != nil {
 		return fmt.Errorf("serve %q on %q: %w", r.Service, r.Listen, err)
@@ -143,6 +146,7 @@ type probe struct {
 	drainSignal       func(context.Context) <-chan struct{} // nil: the server has none
 	draining          chan struct{}                         // never closed; stands in for a signal that does not exist
 	executed, foreign atomic.Int64
+	stalls            stalls
 }
 
 // register mounts the service. A server may offer handlers a signal that it is going to stop; newsvc's does.
@@ -156,7 +160,7 @@ func (p *probe) register(r grpc.ServiceRegistrar) {
 }
 
 func (p *probe) stats() Stats {
-	s := selfStats()
+	s := p.stalls.stats()
 	s.Executed, s.Foreign = p.executed.Load(), p.foreign.Load()
 	return s
 }

@@ -8,6 +8,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/newsvc/newsvc/framework/internal/backoff"
 )
 
 // What is asked of servers and clients over the line.
@@ -40,6 +44,9 @@ type Stats struct {
 	Executed, Foreign int64
 	// InFlight is the number of calls under way. Clients only.
 	InFlight int64
+	// Stalled is the longest time that the process had to wait for its turn on the machine, as its own clock saw it.
+	// What takes longer than a busy machine leaves it is no fault of an implementation.
+	Stalled time.Duration
 }
 
 // selfStats is what a process knows of itself.
@@ -58,6 +65,28 @@ func selfStats() Stats {
 		}
 	}
 	return s
+}
+
+// stallInterval is how often a process looks whether it gets its turns.
+const stallInterval = 20 * time.Millisecond
+
+// stalls measures Stats.Stalled.
+type stalls struct{ worst atomic.Int64 }
+
+func (s *stalls) run(ctx context.Context) {
+	for last := time.Now(); backoff.Sleep(ctx, stallInterval) == nil; {
+		now := time.Now()
+		if late := now.Sub(last) - stallInterval; late > time.Duration(s.worst.Load()) {
+			s.worst.Store(int64(late))
+		}
+		last = now
+	}
+}
+
+func (s *stalls) stats() Stats {
+	out := selfStats()
+	out.Stalled = time.Duration(s.worst.Load())
+	return out
 }
 
 // handlers answer questions by their op.

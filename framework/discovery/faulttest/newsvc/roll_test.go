@@ -37,6 +37,25 @@ type fleet struct {
 	mu      sync.Mutex
 	servers []*faulttest.ServerProc
 	foreign int64
+	stalled time.Duration // the longest that a server had to wait for the machine
+	story   []string      // what was done, and when
+}
+
+// tell writes down what is done.
+func (f *fleet) tell(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.story = append(f.story, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+}
+
+// count takes in what a server says of itself.
+func (f *fleet) count(s *faulttest.ServerProc) error {
+	st, err := s.Stats(f.ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.foreign += st.Foreign
+	f.stalled = max(f.stalled, st.Stalled)
+	return err
 }
 
 // size is how large a fleet is and how long it is rolled.
@@ -61,7 +80,7 @@ func sizeOf() size {
 func newFleet(t *testing.T, z size, work time.Duration) *fleet {
 	t.Helper()
 	f := &fleet{field: newField(t, 1), service: "rolled-service"}
-	f.extend(z.duration + 4*patience)
+	f.extend(z.duration + 10*patience)
 	proxy, err := faulttest.NewProxy(f.etcd.Endpoints[0])
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +98,7 @@ func newFleet(t *testing.T, z size, work time.Duration) *fleet {
 		opt := faulttest.ClientOptions{
 			Adapter: newsvc.Name, Service: f.service, Etcd: f.etcd,
 			Rate: z.rate / z.clients, Writes: 0.3, Work: work, Streams: z.streams / z.clients,
+			Deadline: 5 * time.Second, // as clients.defaults.timeout; others may be at work on this machine
 		}
 		if i%2 == 1 {
 			opt.Etcd.Endpoints = []string{proxy.Addr()}
@@ -110,10 +130,10 @@ func (f *fleet) replace(i int) error {
 	f.mu.Lock()
 	s := f.servers[i]
 	f.mu.Unlock()
-	stats, err := s.Stats(f.ctx)
-	if err != nil {
+	if err := f.count(s); err != nil {
 		return err
 	}
+	f.tell("server %d at %s stops", i, s.Addr())
 	if err := s.Stop(f.ctx); err != nil {
 		return err
 	}
@@ -121,10 +141,10 @@ func (f *fleet) replace(i int) error {
 	if err != nil {
 		return err
 	}
+	f.tell("server %d serves again", i)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.servers[i] = next
-	f.foreign += stats.Foreign
 	return nil
 }
 
@@ -154,9 +174,13 @@ func (f *fleet) trouble(ctx context.Context, long time.Duration) (n int, err err
 		if n%4 == 2 {
 			frozen = long
 		}
+		f.tell("etcd is frozen")
 		err = errors.Join(m.Freeze(), f.away(ctx, frozen), m.Thaw(), m.WaitHealthy(f.ctx))
+		f.tell("etcd answers again")
 		_ = backoff.Sleep(ctx, troublePause) // the end is looked at above
+		f.tell("etcd is killed")
 		err = errors.Join(err, m.Kill(f.ctx), f.away(ctx, troublePause), m.Start(f.ctx))
+		f.tell("etcd answers again")
 		_ = backoff.Sleep(ctx, troublePause)
 	}
 	return n, err
@@ -219,15 +243,14 @@ func (f *fleet) judge(mayFail func(faulttest.Failure) bool, mayLoseStreams bool)
 		f.t.Errorf("%.0f calls a second were made, of %.0f: this machine is too slow to say anything", rate, want)
 	}
 	if len(bad) > 0 {
-		f.t.Errorf("what should not have been:\n%s", strings.Join(bad, "\n"))
+		f.t.Errorf("what should not have been:\n%s\nwhat was done:\n%s", strings.Join(bad, "\n"), strings.Join(f.story, "\n"))
 	}
 	for _, s := range f.servers {
-		st, err := s.Stats(f.ctx)
-		if err != nil {
+		if err := f.count(s); err != nil {
 			f.t.Error(err)
 		}
-		f.foreign += st.Foreign
 	}
+	f.t.Logf("servers waited up to %v for their turn on this machine", f.stalled)
 	if f.foreign > 0 {
 		f.t.Errorf("servers executed %d calls that were meant for others", f.foreign)
 	}
@@ -238,7 +261,7 @@ func none(faulttest.Failure) bool { return false }
 func TestRolledServersLoseNoCallWhileEtcdIsInTrouble(t *testing.T) {
 	t.Parallel()
 	z := sizeOf()
-	f := newFleet(t, z, 0)
+	f := newFleet(t, z, 10*time.Millisecond)
 	if f.proxy.Connections() == 0 {
 		t.Error("no client reaches etcd through the proxy")
 	}
@@ -285,6 +308,7 @@ func TestKillsUnderLoadLoseOnlyWritesInFlight(t *testing.T) {
 			t.Fatal(err)
 		}
 		kills = append(kills, time.Now())
+		f.tell("server %d at %s is dead", i, s.Addr())
 		next, err := s.Again(f.ctx)
 		if err != nil {
 			t.Fatal(err)
