@@ -22,6 +22,7 @@ import (
 	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
 	"github.com/newsvc/newsvc/framework/etcdclient"
+	"github.com/newsvc/newsvc/framework/internal/fakeetcd"
 )
 
 // patience bounds every wait of a test; a test that runs into it has failed.
@@ -61,6 +62,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "24"); err != nil {
 		panic(err)
 	}
+	fakeetcd.AllowBubbles()
 	goleak.VerifyTestMain(mainWithWorld{m})
 }
 
@@ -291,8 +293,9 @@ type proxy struct {
 	target   string
 	wg       sync.WaitGroup
 
-	deaf  atomic.Bool // what etcd answers is lost; end it with a cut
-	mute  atomic.Bool // what etcd is asked is lost; end it with a cut
+	deaf  atomic.Bool  // what etcd answers is lost; end it with a cut
+	mute  atomic.Bool  // what etcd is asked is lost; end it with a cut
+	age   atomic.Int64 // see swallow
 	mu    sync.Mutex
 	cut   bool
 	conns map[net.Conn]struct{}
@@ -359,19 +362,25 @@ func (p *proxy) serve(client net.Conn) {
 	}
 	defer p.drop(server)
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = io.Copy(way{&p.mute, server}, client); _ = server.Close() })
-	wg.Go(func() { _, _ = io.Copy(way{&p.deaf, client}, server); _ = client.Close() })
+	born := p.age.Load()
+	wg.Go(func() { _, _ = io.Copy(way{p, &p.mute, born, server}, client); _ = server.Close() })
+	wg.Go(func() { _, _ = io.Copy(way{p, &p.deaf, born, client}, server); _ = client.Close() })
 	wg.Wait()
 }
 
+// swallow loses all that is said on the connections that there are, for good; new ones get through.
+func (p *proxy) swallow() { p.age.Add(1) }
+
 // way hands on what is said in one direction, unless it is to be lost.
 type way struct {
+	p    *proxy
 	lost *atomic.Bool
+	born int64
 	w    io.Writer
 }
 
 func (a way) Write(b []byte) (int, error) {
-	if a.lost.Load() {
+	if a.lost.Load() || a.born != a.p.age.Load() {
 		return len(b), nil
 	}
 	return a.w.Write(b)

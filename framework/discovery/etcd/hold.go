@@ -115,10 +115,10 @@ func (h *hold) renew(ctx context.Context) bool {
 	}
 }
 
-// acked notes a renewal. Renewals are a third of the TTL apart; after two thirds without one something is wrong, while
+// acked notes a renewal. Renewals are a third of the TTL apart; after half of it without one something is wrong, while
 // there is still time to do something about it.
 func (h *hold) acked() {
-	h.overdue.Reset(max(h.ttl*2/3, h.ttl/3+time.Second))
+	h.overdue.Reset(max(h.ttl/2, h.ttl/3+time.Second))
 }
 
 // stillNoAck looks whether the renewal that was missed waits in the channel, behind a call that took long.
@@ -140,12 +140,14 @@ func (h *hold) stillNoAck(ctx context.Context) bool {
 func (h *hold) verify(ctx context.Context, stuck bool) bool {
 	before := h.g.Status().State
 	for failures := 0; ctx.Err() == nil; failures++ {
-		call, cancel := context.WithTimeout(ctx, min(verifyTimeout, h.g.r.opt.CallTimeout))
-		resp, err := h.g.r.cli.TimeToLive(call, h.lease)
-		cancel()
+		resp, err := h.timeToLive(ctx, min(1+failures, hedge))
 		switch {
 		case err == nil && resp.TTL > 0:
-			h.g.renewed(time.Duration(resp.TTL) * time.Second)
+			left := time.Duration(resp.TTL) * time.Second
+			h.g.renewed(left)
+			if left <= h.ttl/2 { // the next stream may end up at the member that answered nothing, too
+				h.g.renewNow(ctx, h.lease)
+			}
 			return h.verified(ctx, before, stuck || failures > 1)
 		case err == nil && resp.TTL < 0, isLeaseGone(err):
 			return false
@@ -159,6 +161,15 @@ func (h *hold) verify(ctx context.Context, stuck bool) bool {
 		pause(ctx, h.bo, h.g.r.opt.Timing.Patience, err)
 	}
 	return true // not known to be dead; the caller sees that ctx has ended
+}
+
+// timeToLive asks so many members at a time.
+func (h *hold) timeToLive(ctx context.Context, members int) (*clientv3.LeaseTimeToLiveResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(verifyTimeout, h.g.r.opt.CallTimeout))
+	defer cancel()
+	return firstOf(ctx, members, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
+		return h.g.r.cli.TimeToLive(ctx, h.lease)
+	})
 }
 
 func (h *hold) suspect(before discovery.RegistrationState, err error) {
@@ -245,9 +256,7 @@ func (h *hold) happened(ctx context.Context, ev *clientv3.Event) (alive bool) {
 
 // dead asks once whether the lease is known to be dead.
 func (h *hold) dead(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, min(verifyTimeout, h.g.r.opt.CallTimeout))
-	defer cancel()
-	resp, err := h.g.r.cli.TimeToLive(ctx, h.lease)
+	resp, err := h.timeToLive(ctx, 1)
 	return isLeaseGone(err) || err == nil && resp.TTL < 0
 }
 

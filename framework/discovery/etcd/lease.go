@@ -59,6 +59,36 @@ func outlive(ctx context.Context, timeout time.Duration) (context.Context, conte
 	return call, func() { stop(); cancel() }
 }
 
+// renewNow renews a lease that runs out soon, on streams of its own. It is no way to renew all the time: each attempt
+// opens a stream, which with a password costs etcd a check of it.
+func (g *registration) renewNow(ctx context.Context, id clientv3.LeaseID) {
+	for range 2 {
+		call, cancel := context.WithTimeout(ctx, min(verifyTimeout/2, g.r.opt.CallTimeout))
+		resp, err := firstOf(call, hedge, func(ctx context.Context) (*etcdserverpb.LeaseKeepAliveResponse, error) {
+			return g.renewOnce(ctx, id)
+		})
+		cancel()
+		if err != nil {
+			continue
+		}
+		if resp.TTL > 0 {
+			g.renewed(time.Duration(resp.TTL) * time.Second)
+		}
+		return
+	}
+}
+
+func (g *registration) renewOnce(ctx context.Context, id clientv3.LeaseID) (*etcdserverpb.LeaseKeepAliveResponse, error) {
+	s, err := etcdserverpb.NewLeaseClient(g.r.cli.ActiveConnection()).LeaseKeepAlive(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
+		return nil, err
+	}
+	return s.Recv()
+}
+
 // lost notes that a lease is dead.
 func (g *registration) lost(id clientv3.LeaseID) {
 	g.mu.Lock()

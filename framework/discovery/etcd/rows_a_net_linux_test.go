@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
 )
@@ -22,28 +21,22 @@ func TestA10SilenceOfAllMembersEndsByItself(t *testing.T) {
 	n := newNamespace(t, 1)
 	f := newFixture(t)
 	f.cli = dial(t, newProxyAt(t, n.listen(), f.server.Addr()).addr())
-	const ttl = 4 * time.Second
-	r := f.registrar(asShipped, withTTL(ttl))
-	reg := f.register(r, discoverytest.Instance("user", addr1))
-	changes := f.changes()
+	long, short := f.registrar(asShipped, withTTL(12*time.Second)), f.registrar(asShipped, withTTL(2*time.Second))
+	survives := f.register(long, discoverytest.Instance("user", addr1))
+	lost := f.register(short, discoverytest.Instance("user", "10.0.0.2:9000"))
+	f.afterRenewal(long)
 	n.cut(true)
-	f.pass(ttl / 2)
+	f.pass(6 * time.Second) // half of the one's TTL, three times the other's
 	n.cut(false)
 	began := time.Now()
-	f.eventually("a renewal", func() bool { return r.State()[0].LeaseEnds.After(began.Add(ttl)) })
-	if puts, deletes := changes(); puts+deletes > 0 {
-		t.Errorf("after half a TTL %d keys were written and %d deleted", puts, deletes)
-	}
-	n.cut(true)
-	f.pass(3 * ttl)
-	n.cut(false)
-	began = time.Now()
-	f.await(reg, "it to be up again", func(st discovery.RegistrationStatus) bool {
-		return st.State == discovery.RegistrationUp && st.Count == 2
-	})
+	f.await(lost, "another announcement", announcedAgain(2))
 	d := time.Since(began)
 	t.Logf("announced again after %v", d)
-	if d > 5*time.Second {
+	if d > 6*time.Second {
 		t.Errorf("it took %v", d)
+	}
+	f.eventually("a renewal", func() bool { return long.State()[0].LeaseEnds.After(began.Add(12 * time.Second)) })
+	if st := survives.Status(); st.Count != 1 {
+		t.Errorf("the one with the long lease is %+v, want announced once", st)
 	}
 }
