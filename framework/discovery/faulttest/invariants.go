@@ -92,7 +92,11 @@ func (s *soak) judge(c *soakClient, r Report) error {
 	if r.Misrouted > 0 {
 		errs = append(errs, violation("I2", "%s: %d answers came from another service\n%s", c, r.Misrouted, failureLines(r.Failures)))
 	}
-	if most := SoakLate + s.allowance(r); r.LateBy > most {
+	most := SoakLate + s.allowance(r)
+	if r.LateBy > SoakLate {
+		s.log("%s: a call returned %s after its deadline; calls began up to %s late, timers of the suite were %s late", c, round(r.LateBy), round(r.Behind), round(s.pulse.worst()))
+	}
+	if r.LateBy > most {
 		errs = append(errs, violation("I8", "%s: a call returned %s after its deadline, allowed are %s", c, r.LateBy, most))
 	}
 	if c == s.lonely {
