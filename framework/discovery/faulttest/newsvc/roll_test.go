@@ -190,13 +190,16 @@ func (f *fleet) trouble(ctx context.Context, long time.Duration) (n int, err err
 func (f *fleet) away(ctx context.Context, d time.Duration) error {
 	_ = backoff.Sleep(ctx, d)
 	for range 50 {
-		if f.cluster.Member(0).Read(f.ctx) != nil {
+		if !f.answers() {
 			return nil
 		}
 		_ = backoff.Sleep(f.ctx, 20*time.Millisecond)
 	}
 	return errors.New("etcd answers although it should not")
 }
+
+// answers reports whether etcd does.
+func (f *fleet) answers() bool { return f.cluster.Member(0).Read(f.ctx) == nil }
 
 // judge reports what clients have seen and fails the test at anything that should not be. mayFail says which failures
 // are in order.
