@@ -112,7 +112,7 @@ func (s *Stack) discoveryNow() discoveryPage {
 		of(st.Callee).Connection = &st
 	}
 	for _, st := range s.cache.State() {
-		of(st.Service).take(st, s.endpoints(st.Service))
+		of(st.Service).take(st, s.endpoints(st.Service), s.p.Config.Discovery.Subset)
 	}
 	for service, w := range s.watches() {
 		of(service).Watch = watchViewOf(w)
@@ -196,7 +196,7 @@ func (s *Stack) registrationNow() *registrationView {
 }
 
 // take takes in what the cache knows, with the state of each connection.
-func (p *calleePage) take(st cache.ServiceState, endpoints []client.EndpointState) {
+func (p *calleePage) take(st cache.ServiceState, endpoints []client.EndpointState, subset int) {
 	u := st.Update
 	p.Known, p.Revision, p.AsOf, p.Changed, p.Began = u.Known(), u.Revision, u.AsOf, st.Changed, st.Began
 	p.Staleness, p.Failing, p.Guarding, p.Held = staleness(st).Seconds(), st.Failing, st.Guarding, len(st.Held)
@@ -216,9 +216,9 @@ func (p *calleePage) take(st cache.ServiceState, endpoints []client.EndpointStat
 		delete(held, i.Addr)
 		v := viewOf(i)
 		if isHeld {
-			v.hold(h, "still used")
+			v.hold(h, "")
 		}
-		v.connect(connections, len(endpoints))
+		v.connect(connections, len(endpoints), subset > 0 && len(u.Instances) > subset)
 		p.Instances = append(p.Instances, v)
 	}
 	published := u.Instances
@@ -231,7 +231,7 @@ func (p *calleePage) take(st cache.ServiceState, endpoints []client.EndpointStat
 	}
 	for _, h := range held {
 		v := viewOf(h.Instance)
-		v.hold(h, "not used, remembered in case the rest vanishes too")
+		v.hold(h, "; not used, remembered in case the rest vanishes too")
 		p.Instances = append(p.Instances, v)
 	}
 	slices.SortFunc(p.Instances, func(a, b instanceView) int {
@@ -260,24 +260,27 @@ func viewOf(i *discovery.Instance) instanceView {
 // hold notes that the instance vanished from etcd without having drained.
 func (v *instanceView) hold(h cache.Held, consequence string) {
 	v.HeldSince, v.HeldUntil = h.Since, h.Until
-	v.Note = fmt.Sprintf("vanished %s ago without draining; held by the guard until %s: %s",
+	v.Note = fmt.Sprintf("vanished %s ago without draining; held by the guard until %s%s",
 		since(h.Since), h.Until.Format(time.TimeOnly), consequence)
 }
 
-// connect notes how the connection is doing, and when that is why the instance is not used.
-func (v *instanceView) connect(connections map[string]client.EndpointState, told int) {
+// connect notes how the connection is doing, and when that is why the instance is not used. told is how many instances the
+// connection has, chosen whether those are a choice out of more.
+func (v *instanceView) connect(connections map[string]client.EndpointState, told int, chosen bool) {
 	e, connected := connections[v.Addr]
 	note := ""
 	switch {
 	case told == 0: // nobody calls it, or the balancer does not tell
 		return
-	case !connected:
+	case !connected && chosen:
 		note = fmt.Sprintf("not used: outside the subset of %d", told)
+	case !connected:
+		note = "not passed to the connection yet"
 	default:
 		v.Connection, v.Error = e.Connectivity, e.Error
 		v.Used = e.Connectivity == connectivity.Ready.String()
 		if e.Connectivity == connectivity.TransientFailure.String() {
-			note = "not used: it can't be reached or says that it does not serve"
+			note = "takes no calls: it can't be reached, or says that it does not serve"
 		}
 	}
 	if v.State == discovery.StateDraining && note == "" {

@@ -37,7 +37,7 @@ func TestOnlyThePublicTextLeavesTheProcess(t *testing.T) {
 func TestOtherErrorsAreLeftAsTheyAre(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{nil, errors.New("x"), status.Error(codes.NotFound, "y")} {
-		if got := confined.Public(err); got != err { //nolint:errorlint // the very same
+		if got := confined.Public(err); got != err {
 			t.Errorf("Public(%v) = %v", err, got)
 		}
 	}
