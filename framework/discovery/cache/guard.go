@@ -142,37 +142,49 @@ func (g *guard) deadline() time.Time {
 }
 
 // diff compares what was up with a new set, both sorted by address. gone are those that were up and are not in the new
-// set in any state. Unchanged instances are the same pointers and are not looked into, which keeps one change among
-// ten thousand cheap; when nothing drains, up is the new set itself.
+// set in any state. What both begin and end with is only skipped, which keeps one change among ten thousand cheap; when
+// nothing drains, up is the new set itself.
 func diff(before, all []*discovery.Instance) (up, draining, gone []*discovery.Instance) {
-	b, split := 0, false
-	for n, i := range all {
-		if b < len(before) && before[b] != i {
-			for b < len(before) && before[b].Addr < i.Addr {
-				gone = append(gone, before[b])
-				b++
-			}
+	head, tail := unchanged(before, all)
+	up, draining, gone = compare(before[head:len(before)-tail], all[head:len(all)-tail])
+	if len(draining) == 0 {
+		return all, nil, gone
+	}
+	return slices.Concat(all[:head], up, all[len(all)-tail:]), draining, gone
+}
+
+// unchanged returns how many of the same pointers both begin with, and how many more they end with.
+func unchanged(a, b []*discovery.Instance) (head, tail int) {
+	n := min(len(a), len(b))
+	for head < n && a[head] == b[head] {
+		head++
+	}
+	a, b = a[len(a)-n+head:], b[len(b)-n+head:]
+	for tail < len(a) && a[len(a)-1-tail] == b[len(b)-1-tail] {
+		tail++
+	}
+	return head, tail
+}
+
+// compare is diff, one by one. Unchanged instances are not looked into.
+func compare(before, all []*discovery.Instance) (up, draining, gone []*discovery.Instance) {
+	b := 0
+	for _, i := range all {
+		for b < len(before) && before[b] != i && before[b].Addr < i.Addr {
+			gone = append(gone, before[b])
+			b++
 		}
 		same := b < len(before) && before[b] == i
 		if same || b < len(before) && before[b].Addr == i.Addr {
 			b++
 		}
-		switch {
-		case !same && i.State == discovery.StateDraining:
-			if !split {
-				split = true
-				up = append(make([]*discovery.Instance, 0, len(all)), all[:n]...)
-			}
+		if !same && i.State == discovery.StateDraining {
 			draining = append(draining, i)
-		case split:
+		} else {
 			up = append(up, i)
 		}
 	}
-	gone = append(gone, before[b:]...)
-	if !split {
-		up = all
-	}
-	return up, draining, gone
+	return up, draining, append(gone, before[b:]...)
 }
 
 func contains(sorted []*discovery.Instance, addr string) bool {
