@@ -127,17 +127,28 @@ func put(t *testing.T, cli *clientv3.Client) error {
 // neither certificate nor password. It is not devetcd, which has no TLS.
 func startSecureEtcd(t *testing.T, info transport.TLSInfo) (addr string, admin *clientv3.Client) {
 	t.Helper()
+	client := url.URL{Scheme: "https", Host: freeAddr(t)}
+	s := startEmbedded(t, func(c *embed.Config) {
+		c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+		c.ClientTLSInfo = info
+	})
+	admin = v3client.New(s.Server)
+	t.Cleanup(func() { _ = admin.Close() })
+	return client.Host, admin
+}
+
+// startEmbedded starts an etcd in this process and returns when it serves.
+func startEmbedded(t *testing.T, change func(*embed.Config)) *embed.Etcd {
+	t.Helper()
 	c := embed.NewConfig()
 	c.Dir = t.TempDir()
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	c.ListenPeerUrls = nil
-	client := url.URL{Scheme: "https", Host: freeAddr(t)}
-	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	c.ClientTLSInfo = info
 	c.EnableGRPCGateway = false
 	c.TickMs, c.ElectionMs = 10, 100
 	c.UnsafeNoFsync = true
 	c.BcryptCost = 4
+	change(c)
 	s, err := embed.StartEtcd(c)
 	if err != nil {
 		t.Fatal(err)
@@ -150,9 +161,7 @@ func startSecureEtcd(t *testing.T, info transport.TLSInfo) (addr string, admin *
 	case <-t.Context().Done():
 		t.Fatal(t.Context().Err())
 	}
-	admin = v3client.New(s.Server)
-	t.Cleanup(func() { _ = admin.Close() })
-	return client.Host, admin
+	return s
 }
 
 // files are those of one authority: a server certificate for 127.0.0.1 and client certificates of two users.

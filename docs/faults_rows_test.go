@@ -1,0 +1,182 @@
+package docs_test
+
+import (
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// faults are the known ways in which discovery fails. Each must be shown somewhere: in the table of faults.md, by a test
+// whose name begins with its number, or by a decision that says why it is dealt with in another way.
+var faults = map[string]string{
+	"A1": "etcd is down when a server starts", "A2": "etcd is away for long", "A3": "reconnecting takes longer than a lease",
+	"A4": "renewals stop though the lease lives", "A5": "renewals without a leader", "A6": "the process is paused",
+	"A7": "elections", "A8": "an old or slow leader revokes living leases", "A9": "one member swallows everything",
+	"A10": "all members are out of reach", "A11": "a restart on the same address", "A12": "registered again after the leave",
+	"A13": "renewals go on after the leave", "A14": "a second lease after the watch of the own key failed",
+	"A15": "somebody deletes keys", "A16": "the answer to a write is lost", "A17": "etcd has no space",
+	"A18": "any other error of etcd", "A19": "tokens and permissions", "A20": "everybody at once after a restart of etcd",
+	"A21": "clocks jump", "A22": "a TTL below etcd's minimum", "A23": "the dead linger after elections",
+	"A24": "many leases end slowly", "A25": "many services in a process", "A26": "which address is advertised",
+	"A27": "two announce the same address", "A28": "registered before it can serve", "A29": "leaks by losses",
+	"A30": "etcd advertises addresses that cannot be reached", "A31": "death without a word",
+
+	"B1": "etcd is down at the first call", "B2": "changes between list and watch", "B3": "compaction", "B4": "a quiet service in a busy etcd",
+	"B5": "a token expires under a watch", "B6": "a permission is taken from a watch", "B7": "a member without a leader",
+	"B8": "half-open connections", "B9": "etcd is away while calls go on", "B10": "etcd is restored from an older copy",
+	"B11": "etcd is wiped", "B12": "all instances vanish at once", "B13": "values that cannot be read", "B14": "names that begin alike",
+	"B15": "nobody is registered yet", "B16": "a state that gRPC refuses", "B17": "errors beside a good set",
+	"B18": "metadata that changes", "B19": "a new process at the same address", "B20": "many changes in a short time",
+	"B21": "subsets that change", "B22": "slow consumers", "B23": "very many instances", "B24": "many connections to one callee",
+	"B25": "deadlocks while reconnecting", "B26": "a watch replays what is past", "B27": "closing and idling",
+	"B28": "many hints to resolve", "B29": "etcd loses events", "B30": "a list from a member that lags", "B31": "deletions without the former value",
+	"B32": "proxies of the environment", "B33": "schemes and global registration", "B34": "progress requests on a dead watch",
+	"B35": "resuming from the wrong revision",
+
+	"D1": "no time between leave and end", "D2": "calls that do not end", "D3": "a handshake delays the end",
+	"D4": "Stop behind GracefulStop", "D5": "streams at the end", "D6": "a second signal", "D7": "the leave fails",
+	"D8": "serving fails after registration", "D9": "the start times out", "D10": "a panic after registration",
+	"D11": "a signal during the start", "D12": "what health says", "D13": "all replicas leave at once",
+	"D14": "the caller does not hear of the leave", "D15": "containers",
+}
+
+// shown is where the repository shows that a fault was thought of.
+type shown struct {
+	table   map[string]bool   // in faults.md
+	tests   map[string]string // by number, the first test of that name
+	decided map[string]string // by number, the page
+}
+
+// hidden returns the faults that are not shown anywhere, with their titles.
+func (s shown) hidden(faults map[string]string) []string {
+	var out []string
+	for _, id := range slices.SortedFunc(maps.Keys(faults), byNumber) {
+		if _, tested := s.tests[id]; s.table[id] || tested || s.decided[id] != "" {
+			continue
+		}
+		out = append(out, id+": "+faults[id])
+	}
+	return out
+}
+
+// byNumber orders A2 before A10.
+func byNumber(a, b string) int {
+	if a[0] == b[0] && len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	return strings.Compare(a, b)
+}
+
+var (
+	testOfFault = regexp.MustCompile(`(?m)^func Test([ABD])0?([0-9]{1,2})[A-Z]\w*\(t \*testing\.T\)`)
+	faultIDs    = regexp.MustCompile(`\b[ABD][1-9][0-9]?\b`)
+	decidedLine = regexp.MustCompile(`(?mi)^[-* ]*faults: *(.*)$`)
+)
+
+// testsOf finds the tests of faults in a Go file; two digits follow the letter, then a word.
+func testsOf(text string) map[string]string {
+	out := map[string]string{}
+	for _, m := range testOfFault.FindAllStringSubmatch(text, -1) {
+		out[m[1]+m[2]] = strings.TrimSuffix(strings.TrimPrefix(m[0], "func "), "(t *testing.T)")
+	}
+	return out
+}
+
+// tableOf reads the column "rows" of the tables in a page.
+func tableOf(text string) map[string]bool {
+	out, column := map[string]bool{}, -1
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") {
+			column = -1
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		if column < 0 {
+			column = slices.IndexFunc(cells, func(c string) bool { return strings.TrimSpace(c) == "rows" })
+			if column < 0 {
+				column = len(cells) // none of this table's
+			}
+			continue
+		}
+		if column < len(cells) {
+			for _, id := range faultIDs.FindAllString(cells[column], -1) {
+				out[id] = true
+			}
+		}
+	}
+	return out
+}
+
+// decisionsOf reads the lines of a page that begin with "faults:".
+func decisionsOf(text string) (ids []string) {
+	for _, m := range decidedLine.FindAllStringSubmatch(text, -1) {
+		ids = append(ids, faultIDs.FindAllString(m[1], -1)...)
+	}
+	return ids
+}
+
+func TestEveryKnownFaultIsShown(t *testing.T) {
+	t.Parallel()
+	s := shown{tests: map[string]string{}, decided: map[string]string{}}
+	if exists("docs/faults.md") { // make faults writes it
+		s.table = tableOf(read(t, "docs/faults.md"))
+	}
+	walk(t, func(file string) {
+		switch {
+		case strings.HasSuffix(file, "_test.go"):
+			maps.Copy(s.tests, testsOf(read(t, file)))
+		case path.Dir(file) == "docs/decisions" && path.Ext(file) == ".md":
+			for _, id := range decisionsOf(read(t, file)) {
+				s.decided[id] = file
+			}
+		}
+	})
+	for _, hidden := range s.hidden(faults) {
+		t.Errorf("%s: it is neither in the table of docs/faults.md nor the subject of a test, whose name would begin with Test%s, nor decided", hidden, testPrefix(hidden))
+	}
+	for id := range maps.Keys(s.tests) {
+		if faults[id] == "" {
+			t.Errorf("%s is a test of a fault that is not listed here", s.tests[id])
+		}
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(s.decided), byNumber) {
+		t.Logf("%s: %s: see %s", id, faults[id], s.decided[id])
+	}
+}
+
+// testPrefix is how the names of a fault's tests begin: A05 for "A5: ...".
+func testPrefix(fault string) string {
+	id, _, _ := strings.Cut(fault, ":")
+	if len(id) == 2 {
+		return id[:1] + "0" + id[1:]
+	}
+	return id
+}
+
+func TestFaultsAreFoundWhereTheyAreShown(t *testing.T) {
+	t.Parallel()
+	s := shown{
+		table: tableOf("# Faults\n\n| id | rows | fault |\n|---|---|---|\n| etcd-killed | A2, B9 | killed |\n\n| other | table |\n|---|---|\n| A3 | B4 |\n"),
+		tests: testsOf("package x\n\nfunc TestA05RenewalsAreFew(t *testing.T) {\n}\n\nfunc TestD12Health(t *testing.T) {}\n\n" +
+			"// func TestA07InAComment is none.\nfunc TestA1(t *testing.T) {}\n\nfunc TestA6x(t *testing.T) {}\n\nfunc helpA08Me(t *testing.T) {}\n"),
+		decided: map[string]string{},
+	}
+	for _, id := range decisionsOf("# 1: x\n\nfaults: B2, A25\n\nThis is about faults such as A9.\n") {
+		s.decided[id] = "x.md"
+	}
+	all := map[string]string{}
+	for _, id := range []string{"A1", "A2", "A3", "A5", "A6", "A7", "A8", "A9", "A10", "A25", "B2", "B4", "B9", "D12"} {
+		all[id] = "a fault"
+	}
+	want := []string{"A1: a fault", "A3: a fault", "A6: a fault", "A7: a fault", "A8: a fault", "A9: a fault", "A10: a fault", "B4: a fault"}
+	if got := s.hidden(all); !slices.Equal(got, want) {
+		t.Errorf("hidden faults are %q, want %q", got, want)
+	}
+	if a, b := testPrefix("A5: x"), testPrefix("D12: x"); a != "A05" || b != "D12" {
+		t.Errorf("prefixes are %q and %q", a, b)
+	}
+}
