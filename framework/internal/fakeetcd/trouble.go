@@ -22,6 +22,8 @@ type Trouble struct {
 	Patient bool
 	// Silent is set once something was lost about which nothing tells, so that only a routine look finds it.
 	Silent bool
+	// LostEvents is set once a watch was not told of something.
+	LostEvents bool
 	// Lied is set once etcd denied what is: that a lease exists, for example.
 	Lied bool
 	// Rewound is set once what had been written or ended may have been undone.
@@ -130,7 +132,7 @@ func (t *Trouble) store(kind string, n int) string {
 	case "expire tokens":
 		s.ExpireTokens()
 	case "lose events":
-		t.Silent = true
+		t.Silent, t.LostEvents = true, true
 		s.DropEvents(func(*mvccpb.Event) bool { return rand.IntN(100) < 1+n%100 })
 	default:
 		return t.requests(kind, n)
