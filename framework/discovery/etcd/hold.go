@@ -43,6 +43,7 @@ type hold struct {
 	own     *stream          // tells what others do to the key
 	since   int64            // the revision that own began after
 	events  clientv3.WatchChan
+	ownBo   *backoff.Backoff // between two of them; bo starts anew with each look that finds the key in order
 	bo      *backoff.Backoff
 }
 
@@ -50,7 +51,8 @@ func newHold(g *registration, lease clientv3.LeaseID, ttl time.Duration) *hold {
 	return &hold{
 		g: g, lease: lease, ttl: ttl, stopAcks: func() {}, overdue: time.NewTimer(time.Hour), check: time.NewTimer(0),
 		missing: true, sure: true, // a key that is there against expectation costs one more call
-		bo: backoff.New(min(100*time.Millisecond, g.r.opt.Timing.RetryMax), g.r.opt.Timing.RetryMax),
+		bo:    backoff.New(min(100*time.Millisecond, g.r.opt.Timing.RetryMax), g.r.opt.Timing.RetryMax),
+		ownBo: backoff.New(min(100*time.Millisecond, g.r.opt.Timing.RetryMax), g.r.opt.Timing.RetryMax),
 	}
 }
 
@@ -222,9 +224,10 @@ func (h *hold) unwatch() {
 func (h *hold) observe(ctx context.Context, wr clientv3.WatchResponse, ok bool) (alive bool) {
 	if err := wr.Err(); !ok || err != nil {
 		h.unwatch()
-		h.lookIn(pauseFor(h.bo, h.g.r.opt.Timing.Patience, err)) // which observes it again
+		h.lookIn(pauseFor(h.ownBo, h.g.r.opt.Timing.Patience, err)) // which observes it again
 		return true
 	}
+	h.ownBo.Reset()
 	for _, ev := range wr.Events {
 		if !h.happened(ctx, ev) {
 			return false
