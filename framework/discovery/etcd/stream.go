@@ -6,6 +6,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/newsvc/newsvc/framework/internal/backoff"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
@@ -57,9 +58,27 @@ func (s *stream) probe() {
 	_ = s.watcher.RequestProgress(ctx) // no answer is what the caller counts
 }
 
-// close ends the watch and its stream and waits for what belongs to them.
+const (
+	// settle is how long a watch may take to end by itself before its watcher is closed.
+	settle = 10 * time.Millisecond
+	// closeLimit is how long a watcher is waited for.
+	closeLimit = time.Second
+)
+
+// close ends the watch and its stream and waits for what belongs to them. The order matters: clientv3 waits for ever when
+// a watcher is closed at the moment at which etcd refuses a watch on it, or one that it has asked for a second time by
+// itself. So the watch is let go first. What hangs nevertheless is left behind, for whoever closes has a service to find.
 func (s *stream) close() {
 	s.opening.Cancel()
-	_ = s.watcher.Close() // it reports only the end that was just asked for
+	_ = backoff.Sleep(context.WithoutCancel(s.ctx), settle)
+	closing := loop.Start(context.WithoutCancel(s.ctx), func(context.Context) {
+		_ = s.watcher.Close() // it reports only the end that was just asked for
+	})
+	limit := time.NewTimer(closeLimit)
+	defer limit.Stop()
+	select {
+	case <-closing.Done():
+	case <-limit.C:
+	}
 	s.opening.Stop()
 }
