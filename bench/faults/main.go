@@ -35,6 +35,9 @@ func main() {
 	os.Exit(code)
 }
 
+// retries is how often a row is run again when the machine was too busy for it to say anything.
+const retries = 2
+
 func adapters() []faulttest.Adapter {
 	return []faulttest.Adapter{newsvc.Adapter(), naming(), recipe()}
 }
@@ -124,6 +127,10 @@ func (s settings) all(ctx context.Context) (ok bool, err error) {
 	for i, row := range rows {
 		opt.Progress("row %d of %d: %s", i+1, len(rows), row.ID)
 		res, err := faulttest.RunRow(ctx, where, row, opt)
+		for again := 0; again < retries && err == nil && res.TooBusy; again++ {
+			opt.Progress("%s: once more", row.ID)
+			res, err = faulttest.RunRow(ctx, where, row, opt)
+		}
 		if err != nil {
 			return false, err
 		}

@@ -68,6 +68,9 @@ type RowOptions struct {
 	// TTL is that of announcements; default 5 s. Hold is [DialConfig.Hold]; default 20 s. Deadline is that of calls;
 	// default 2 s.
 	TTL, Hold, Deadline time.Duration
+	// Busy is by how much calls may be made late before a row says nothing because the machine was busy with other things;
+	// default a quarter of Deadline.
+	Busy time.Duration
 	// Grace is how much longer than the limit is waited for those who are late; default 3 s.
 	Grace time.Duration
 	// Progress is told of each step; nil: nobody.
@@ -83,6 +86,7 @@ func (o RowOptions) withDefaults(adapters []Adapter) RowOptions {
 	o.Servers, o.Rate = orInt(o.Servers, 3), orInt(o.Rate, 250)
 	o.TTL, o.Hold = orDuration(o.TTL, 5*time.Second), orDuration(o.Hold, 20*time.Second)
 	o.Deadline, o.Grace = orDuration(o.Deadline, 2*time.Second), orDuration(o.Grace, 3*time.Second)
+	o.Busy = orDuration(o.Busy, o.Deadline/4)
 	if o.Progress == nil {
 		o.Progress = func(string, ...any) {}
 	}
@@ -112,6 +116,10 @@ type Result struct {
 	// Proof is what shows that the fault took place. Void is why the row says nothing: there was no proof, or the suite
 	// itself failed.
 	Proof, Void string
+	// Behind is the most by which a call was made later than it was due: the machine was busy. TooBusy says that it was
+	// too much, and the row is void for that; it may be run again.
+	Behind  time.Duration
+	TooBusy bool
 	// Cells are the results of the adapters, in the order of RowOptions.Adapters.
 	Cells []Cell
 }
@@ -203,6 +211,11 @@ func (s *stage) run(ctx context.Context, res *Result) error {
 	s.finish(ctx)
 	for _, d := range s.sides {
 		res.Cells = append(res.Cells, d.cell)
+		res.Behind = max(res.Behind, d.behind)
+	}
+	if res.Behind > s.opt.Busy && res.Void == "" {
+		res.TooBusy = true
+		res.Void = fmt.Sprintf("the machine was busy with other things: calls were made up to %v late", res.Behind.Round(time.Millisecond))
 	}
 	return nil
 }

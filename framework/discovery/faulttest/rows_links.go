@@ -106,9 +106,16 @@ func linkRows() []Row {
 				strand(s.serverLinks)
 				s.healed = time.Now()
 				s.newcomers(ctx)
-				return s.wait(ctx, s.opt.TTL)
+				return s.wait(ctx, 2*s.opt.TTL) // until the leases have ended
 			},
-			proof: func(s *stage, _ context.Context) (string, error) { return stranded(s.serverLinks) },
+			proof: func(s *stage, ctx context.Context) (string, error) {
+				text, err := stranded(s.serverLinks)
+				if err != nil {
+					return "", err
+				}
+				gone, err := s.leasesGone(ctx)
+				return join(text, gone), err
+			},
 		},
 	}
 }

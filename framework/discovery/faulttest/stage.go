@@ -56,6 +56,8 @@ type side struct {
 	done    bool // all is well again
 	// healed is the end of the fault for this side, where that is not the same for all.
 	healed time.Time
+	// behind is the most by which a call was made late.
+	behind time.Duration
 	// unsettled is when something other than a newcomer was missing last.
 	unsettled time.Time
 }
@@ -270,7 +272,7 @@ func (s *stage) mark(ctx context.Context) error {
 			r, err := c.Mark(ctx)
 			errs = append(errs, err)
 			if !s.healed.IsZero() {
-				d.cell.LateBy = max(d.cell.LateBy, r.LateBy)
+				d.cell.LateBy, d.behind = max(d.cell.LateBy, r.LateBy), max(d.behind, r.Behind)
 			}
 		}
 	}

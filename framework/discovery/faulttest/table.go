@@ -47,7 +47,7 @@ etcd of a row, each with servers and a caller of its own, in real processes; the
 	pageFoot = `
 ## One row
 
-    cd bench && go run ./faults -only 'etcd-frozen' -out ''
+    cd bench && go run ./faults -only etcd-frozen
 
 prints one row and leaves this page alone; ` + "`-adapters newsvc`" + ` runs one implementation, ` + "`-log FILE`" + ` keeps what the processes
 write. The rows are data in [rows.go](../framework/discovery/faulttest/rows.go) and the files beside it, the other implementations are in

@@ -135,8 +135,11 @@ func (s *stage) judge(ctx context.Context, d *side) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	if idle, _ := d.unused(ctx, time.Now().Add(-inUse)); idle != "" && d.done {
-		c.Missing = idle + " later"
+	if d.done {
+		idle, _ := d.unused(ctx, time.Now().Add(-inUse))
+		if later := join(idle, s.listed(ctx, d)); later != "" {
+			c.Missing = "at the end " + later
+		}
 	}
 	if d.err != nil {
 		c.Missing = d.err.Error()
@@ -150,6 +153,10 @@ func (s *stage) judge(ctx context.Context, d *side) {
 		}
 		c.Total, c.Failed, c.Writes, c.FailedWrites = c.Total+r.Total, c.Failed+r.Failed, c.Writes+r.Writes, c.FailedWrites+r.FailedWrites
 		c.Misrouted, c.Rate, c.LateBy = c.Misrouted+r.Misrouted, c.Rate+r.Rate(), max(c.LateBy, r.LateBy)
+		d.behind = max(d.behind, r.Behind)
+		if r.Skipped > 0 {
+			d.behind = max(d.behind, stall)
+		}
 		if c.FirstError == "" && len(r.Failures) > 0 {
 			f := r.Failures[0]
 			c.FirstError = fmt.Sprintf("a %s failed, %s: %s", f.Kind, strings.Trim(f.Code, `"`), f.Text)

@@ -20,7 +20,10 @@ func runRow(t *testing.T, row faulttest.Row) faulttest.Result {
 	ctx, cancel := context.WithTimeout(t.Context(), rowBudget)
 	defer cancel()
 	where := faulttest.LabOptions{Binary: built.subject, Dir: t.TempDir(), Adapters: newsvc.Adapters()}
-	res, err := faulttest.RunRow(ctx, where, row, faulttest.RowOptions{Adapters: []string{newsvc.Name}, Servers: 2, Rate: 100, Progress: t.Logf})
+	res, err := faulttest.RunRow(ctx, where, row, faulttest.RowOptions{
+		Adapters: []string{newsvc.Name}, Servers: 2, Rate: 100, Progress: t.Logf,
+		Deadline: 5 * time.Second, Busy: rowBudget, // other tests run meanwhile
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
