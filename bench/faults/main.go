@@ -188,7 +188,7 @@ func facts(took time.Duration) []string {
 	return []string{
 		fmt.Sprintf("%s, %d cores, %s/%s, %s; etcd %s, gRPC %s", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH,
 			runtime.Version(), versions["go.etcd.io/etcd/server/v3"], versions["google.golang.org/grpc"]),
-		"each implementation: 3 servers and a caller with 200 calls a second, deadline 2 s; TTL 5 s; newsvc keeps what vanished all at once for 20 s " +
+		"each implementation: 3 servers and a caller with 250 calls a second, deadline 2 s; TTL 5 s; newsvc keeps what vanished all at once for 20 s " +
 			"(a minute while permissions are missing), not for its 5 minutes",
 		fmt.Sprintf("etcd runs with its usual clock and disk; the whole run took %v", took.Round(time.Second)),
 	}

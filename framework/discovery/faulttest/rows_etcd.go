@@ -26,7 +26,7 @@ func etcdRows() []Row {
 		},
 		{
 			ID: "etcd-away-at-client-start-cache", Covers: []string{"B1"}, Members: 1, Limit: limitUsual,
-			Fault: "the same, but the caller ran before and may keep what it knew on disk; all its calls count",
+			Fault: "etcd is killed; a caller that ran before, and may keep on disk what it knows, starts again while etcd is away, and a server starts; then etcd starts again. All calls count",
 			ready: (*stage).callersBefore, inject: (*stage).callersAgain,
 			proof: (*stage).away, heal: (*stage).startAgain,
 		},

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // busy is how long handlers take where servers end: so a few calls are always under way in each.
@@ -184,8 +186,13 @@ func (s *stage) rollInPlace(ctx context.Context, d *side) error {
 }
 
 func (s *stage) restart(ctx context.Context) error {
-	if err := s.noteLeases(ctx); err != nil {
-		return err
+	for _, d := range s.sides {
+		if d.err != nil {
+			continue
+		}
+		if err := s.noteLease(ctx, d, d.live[0]); err != nil {
+			return err
+		}
 	}
 	s.each(func(d *side) error {
 		p := d.take()
@@ -196,8 +203,19 @@ func (s *stage) restart(ctx context.Context) error {
 		return s.newcomer(ctx, d, p.Addr())
 	})
 	s.healed = time.Now()
-	// Only the leases of those that were killed are to end.
-	return s.forgetLiving(ctx)
+	return nil
+}
+
+// noteLease notes the lease of one server.
+func (s *stage) noteLease(ctx context.Context, d *side, p *ServerProc) error {
+	resp, err := s.etcd().Get(ctx, d.adapter.Keys(d.service)+p.Addr())
+	if err != nil {
+		return err
+	}
+	for _, kv := range resp.Kvs {
+		s.leases = append(s.leases, clientv3.LeaseID(kv.Lease))
+	}
+	return nil
 }
 
 // slowLeave is how long etcd gets nothing from the server that leaves.

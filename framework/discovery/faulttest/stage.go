@@ -249,18 +249,6 @@ func (s *stage) gone(ctx context.Context, p *ServerProc) error {
 	return err
 }
 
-// forgetLiving keeps of the noted leases those whose servers are gone.
-func (s *stage) forgetLiving(ctx context.Context) error {
-	noted := s.leases
-	s.leases = nil
-	if err := s.noteLeases(ctx); err != nil {
-		return err
-	}
-	living := s.leases
-	s.leases = slices.DeleteFunc(noted, func(id clientv3.LeaseID) bool { return slices.Contains(living, id) })
-	return nil
-}
-
 // mark begins the phase that counts.
 func (s *stage) mark(ctx context.Context) error {
 	var errs []error

@@ -32,14 +32,15 @@ etcd of a row, each with servers and a caller of its own, in real processes; the
 	pageRead = `
 ## How to read it
 
-- A row is void, and says nothing, unless it was proven that the fault took place; *proof* is how.
+- A row is void, and says nothing, unless it was proven that the fault took place; *proof* is how. It is void, too, and run
+  again, when the machine was so busy with other things that calls could not be made in time.
 - *failed* are the calls that failed, of all that were made from the beginning of the fault to the end of the row. Living
   servers that could have answered were there all the time. Where half of the calls must not be repeated, those are shown
   apart, as *writes*: the ones that a killed server had begun cannot but fail. *misrouted* calls were answered, or run, by
   another service than the one that was called.
 - *well after* is the time from the end of the fault until every living server, also the ones that were started during
   it, has answered calls and stands in etcd. Where a row counts from elsewhere, it says so. *limit* is what newsvc promises.
-  "never" means not within the limit and %v more; what was missing then stands below.
+  "never" means not within the limit and %s more; what was missing then stands below.
 - *rows* are the failures of the design's tables that a row shows: A are those of registration, B of resolving, C of
   connections, D of starting and stopping.
 
@@ -64,7 +65,7 @@ func (t Table) Write(w io.Writer) error {
 	}
 	b.WriteString("\n")
 	t.rows(&b)
-	fmt.Fprintf(&b, pageRead, t.grace())
+	fmt.Fprintf(&b, pageRead, seconds(t.grace()))
 	t.about(&b)
 	t.failures(&b)
 	b.WriteString(pageFoot)
@@ -99,7 +100,7 @@ func (t Table) rows(b *strings.Builder) {
 		if r.Void != "" {
 			proof = "**void**: " + plain(r.Void)
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s | %s |", r.Row.ID, strings.Join(r.Row.Covers, ", "), plain(r.fault()), proof, r.Row.Limit, r.rate())
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s | %s |", r.Row.ID, strings.Join(r.Row.Covers, ", "), plain(r.fault()), proof, seconds(r.Row.Limit), r.rate())
 		for i := range names {
 			if r.Void != "" || i >= len(r.Cells) {
 				b.WriteString(" void | void |")
@@ -111,6 +112,9 @@ func (t Table) rows(b *strings.Builder) {
 		b.WriteString("\n")
 	}
 }
+
+// seconds is a limit as people write it.
+func seconds(d time.Duration) string { return fmt.Sprintf("%g s", d.Seconds()) }
 
 func (r Result) fault() string {
 	if r.Row.From == "" {

@@ -60,10 +60,10 @@ func TestThePageTellsWhatARunShowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"| `one` | A2, B9 | a \\| b | seen | 3s | 240 | 0 of 900 | 1.2 s | 17 of 900, 5 misrouted | never |\n",
-		"| `two` | A2, B9 | a \\| b | seen | 3s | 250 | 0 of 500, writes 2 of 400 | 0.0 s | void | void |\n",
-		"| `three` | A2, B9 | a \\| b | **void**: no proof | 3s | - | void | void | void | void |\n",
-		"| `four` | A2, B9 | a \\| b | seen | 3s | 250 | 0 of 900 | 0.0 s | 0 of 900 | late: 4.0 s |\n",
+		"| `one` | A2, B9 | a \\| b | seen | 3 s | 240 | 0 of 900 | 1.2 s | 17 of 900, 5 misrouted | never |\n",
+		"| `two` | A2, B9 | a \\| b | seen | 3 s | 250 | 0 of 500, writes 2 of 400 | 0.0 s | void | void |\n",
+		"| `three` | A2, B9 | a \\| b | **void**: no proof | 3 s | - | void | void | void | void |\n",
+		"| `four` | A2, B9 | a \\| b | seen | 3 s | 250 | 0 of 900 | 0.0 s | 0 of 900 | late: 4.0 s |\n",
 		"- a machine\n", "- **bad**: is not\n",
 		"- `one`, bad: 1 of 4 servers get no calls; x\\|y\n", "- `two`, bad: void: it does not start\n",
 		"- `four`, bad: calls returned up to 2s after their deadline\n",
