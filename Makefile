@@ -13,11 +13,12 @@ LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 # The race detector needs a C compiler; without one the tests still run, and say so.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
-# Where tests of many packages race over the registry: what make soak repeats.
-SOAK_PACKAGES ?= ./framework/discovery/... ./framework/grpcresolver/...
+# Random faults come for this many minutes; a seed repeats a run, 0 draws one. 0 minutes: none.
+SOAK_MINUTES ?= 30
+SOAK_SEED ?= 0
+# Where tests of many packages race over the registry, and how often they are repeated after that. 0: not at all.
+SOAK_PACKAGES ?= ./framework/discovery ./framework/discovery/etcd/... ./framework/discovery/cache/... ./framework/discovery/discoverytest/... ./framework/grpcresolver/...
 SOAK_COUNT ?= 20
-# Rounds begin until this many minutes have passed; 0: one round.
-SOAK_MINUTES ?= 0
 # Where make generate writes.
 GENERATED := proto third_party templates/gomod
 # What make breaking compares with.
@@ -45,11 +46,13 @@ test: ## all tests in budget: framework with the race detector, the rest as it s
 	exit $$status
 
 .PHONY: soak
-soak: ## discovery tests again and again under the race detector (SOAK_COUNT, SOAK_MINUTES, SOAK_PACKAGES)
-	@round=0; until (( round > 0 && SECONDS >= 60 * $(SOAK_MINUTES) )); do \
-		round=$$((round + 1)); echo "round $$round of $(SOAK_COUNT) repetitions"; \
+soak: ## random faults of etcd, links and processes (SOAK_MINUTES, SOAK_SEED), then discovery tests again and again (SOAK_COUNT, SOAK_PACKAGES)
+	@if (( $(SOAK_MINUTES) > 0 )); then set -x; \
+		go test ./framework/discovery/faulttest/newsvc -run '^TestSoak$$' -count 1 -v -timeout $$(( $(SOAK_MINUTES) + 15 ))m -soak.for $(SOAK_MINUTES)m -soak.seed $(SOAK_SEED); \
+	fi
+	@if (( $(SOAK_COUNT) > 0 )); then set -x; \
 		go test $(RACE) -count $(SOAK_COUNT) -timeout 60m $(SOAK_PACKAGES); \
-	done
+	fi
 
 .PHONY: bench
 bench: ## compare with peers, printed as tables

@@ -51,7 +51,14 @@ func (s *soak) settle(ctx context.Context, healed []*injected) error {
 	if healed != nil {
 		s.report.Registered = max(s.report.Registered, registered)
 	}
-	s.log("everybody has found everybody after %s, the registry is right after %s", took.Round(time.Millisecond), registered.Round(time.Millisecond))
+	watching, err := s.watching(ctx, began, max(limit, SoakWatch))
+	if err != nil {
+		return err
+	}
+	if healed != nil {
+		s.report.Watching = max(s.report.Watching, watching)
+	}
+	s.log("everybody has found everybody after %s, the registry is right after %s, all watch after %s", round(took), round(registered), round(watching))
 	if err := errors.Join(s.registry.verdict(), s.noTheft()); err != nil {
 		return err
 	}
@@ -174,6 +181,30 @@ func (s *soak) registered(ctx context.Context, began time.Time, limit time.Durat
 		}
 		if stopped := backoff.Sleep(within, 5*probePause); stopped != nil {
 			return 0, violation("I1", "etcd holds %q, want %q: %w", slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(want)), errors.Join(stopped, err))
+		}
+	}
+}
+
+// watching waits until there are as many watches in etcd as at first: who does not watch learns nothing of what comes
+// next, and would be found out only by the next fault.
+func (s *soak) watching(ctx context.Context, began time.Time, limit time.Duration) (time.Duration, error) {
+	within, cancel := context.WithDeadline(ctx, began.Add(limit+2*s.pulse.worst()))
+	defer cancel()
+	since := time.Now()
+	for last := 0; ; {
+		n, err := s.cluster.watchers(within)
+		switch {
+		case err != nil:
+		case s.watchers == 0 && n != last: // the first time: as many as there are when no more come
+			last, since = n, time.Now()
+		case s.watchers == 0 && time.Since(since) > time.Second:
+			s.watchers = n
+			return time.Since(began), nil
+		case s.watchers > 0 && n >= s.watchers:
+			return time.Since(began), nil
+		}
+		if stopped := backoff.Sleep(within, 5*probePause); stopped != nil {
+			return 0, violation("I1", "there are %d watches in etcd, there were %d before the first fault: %w", n, s.watchers, errors.Join(stopped, err))
 		}
 	}
 }

@@ -57,6 +57,17 @@ func (c *Cluster) Stats(ctx context.Context) (EtcdStats, error) {
 	return stats, nil
 }
 
+// watchers asks the members that run.
+func (c *Cluster) watchers(ctx context.Context) (int, error) {
+	stats := EtcdStats{Requests: map[string]int64{}}
+	for _, m := range c.members {
+		if err := m.addMetrics(ctx, &stats); err != nil {
+			return 0, err
+		}
+	}
+	return stats.Watchers, nil
+}
+
 // Leases returns the leases that exist.
 func (c *Cluster) Leases(ctx context.Context) ([]clientv3.LeaseID, error) {
 	res, err := c.Admin().Leases(ctx)

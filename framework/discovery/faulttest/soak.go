@@ -44,6 +44,8 @@ const (
 	SoakConvergeRestored = 40 * time.Second
 	// SoakConvergeDenied is that time after etcd refused writes or permission: both are asked again every 30 s.
 	SoakConvergeDenied = 40 * time.Second
+	// SoakWatch is the time after the end of a fault in which everybody must watch etcd again.
+	SoakWatch = 13 * time.Second
 	// SoakLate is how much later than its deadline a call may return.
 	SoakLate = 50 * time.Millisecond
 	// SoakClose is how long the end of a client may take after its last call.
@@ -82,11 +84,12 @@ type soak struct {
 	registry *registryWatch
 	pulse    *pulse
 
-	faults []*injected // all, in order
-	kills  []time.Time // of servers, in the present phase
-	extra  int         // servers ever started beside the usual ones
-	asked  soakLoad    // what etcd was asked up to the end of the last phase
-	script []string
+	faults   []*injected // all, in order
+	watchers int         // in etcd before the first fault
+	kills    []time.Time // of servers, in the present phase
+	extra    int         // servers ever started beside the usual ones
+	asked    soakLoad    // what etcd was asked up to the end of the last phase
+	script   []string
 }
 
 func newSoak(lab *Lab, opt SoakOptions) (*soak, error) {

@@ -28,9 +28,10 @@ type SoakReport struct {
 	// Streams counts streams that were opened.
 	Calls, Failed, LostWrites, Streams int64
 	// Converged is the longest time from the end of a round with this kind of fault until every client had been
-	// answered by every living server; Registered the longest until etcd held exactly those.
-	Converged  map[string]time.Duration
-	Registered time.Duration
+	// answered by every living server; Registered is the longest until etcd held exactly those, Watching the longest until
+	// there were as many watches in etcd as before the first fault.
+	Converged            map[string]time.Duration
+	Registered, Watching time.Duration
 	// Late is the most by which a call returned after its deadline, Close the longest end of a client.
 	Late, Close time.Duration
 	// EtcdRate is the most that servers and clients asked of etcd, per second of a round and per process.
@@ -60,8 +61,8 @@ func (r *SoakReport) String() string {
 		total += n
 	}
 	fmt.Fprintf(&b, "%d calls (%.0f a second), %d failed (writes in flight at a kill), %d streams, %d faults\n", r.Calls, float64(r.Calls)/r.Took.Seconds(), r.Failed, r.Streams, total)
-	fmt.Fprintf(&b, "latest return after a deadline %s, longest end of a client %s, registry right after %s at the latest, etcd asked %.1f times a second by each process at the most\n",
-		round(r.Late), round(r.Close), round(r.Registered), r.EtcdRate)
+	fmt.Fprintf(&b, "latest return after a deadline %s, longest end of a client %s, registry right after %s and all watching after %s at the latest, etcd asked %.1f times a second by each process at the most\n",
+		round(r.Late), round(r.Close), round(r.Registered), round(r.Watching), r.EtcdRate)
 	b.WriteString("fault                     times  converged within\n")
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
 		fmt.Fprintf(&b, "%-25s %5d  %s\n", kind, r.Faults[kind], round(r.Converged[kind]))

@@ -2,8 +2,10 @@ package newsvc_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +25,7 @@ var (
 func quickFaults() []string {
 	return []string{
 		"etcd frozen", "link silent", "keys deleted", "server killed", "leases revoked", "client restarted",
-		"etcd killed", "address reused", "value corrupted", "server restarted", "history compacted", "etcd restored",
+		"etcd killed", "address reused", "value corrupted", "etcd restored", "server restarted", "history compacted",
 	}
 }
 
@@ -44,6 +46,20 @@ func TestSoak(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("%v\nto repeat it: -soak.for %s -soak.seed %d", err, opt.For, opt.Seed)
+	}
+}
+
+// A suite that finds nothing must have looked.
+func TestASoakNoticesWhenCallsGoAstray(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	_, err := newLab(t, built.subject).Soak(ctx, faulttest.SoakOptions{
+		Adapter: newsvc.NoAuthority, Seed: 2, Members: 1, Faults: []string{"address reused"},
+	})
+	var v *faulttest.Violation
+	if !errors.As(err, &v) || v.Invariant != "I2" || !strings.Contains(err.Error(), "address reused") {
+		t.Errorf("servers that answer for others go unnoticed, or the faults untold: %v", err)
 	}
 }
 
