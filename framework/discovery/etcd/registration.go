@@ -103,9 +103,12 @@ func (g *registration) up(version int, anew bool) {
 		g.status.Count++
 	}
 	count := g.status.Count
-	news := g.setLocked(discovery.RegistrationUp, nil) || anew
+	changed := g.setLocked(discovery.RegistrationUp, nil)
+	if anew && !changed { // it was gone before anybody could tell, but the count has changed
+		g.tellLocked()
+	}
 	g.mu.Unlock()
-	if news {
+	if changed || anew {
 		g.log.Info("registered", zap.Int("count", count))
 	}
 }
@@ -146,9 +149,13 @@ func (g *registration) setLocked(state discovery.RegistrationState, err error) b
 		g.status.Since = time.Now()
 	}
 	g.status.State, g.status.Err = state, err
+	g.tellLocked()
+	return true
+}
+
+func (g *registration) tellLocked() {
 	close(g.changed)
 	g.changed = make(chan struct{})
-	return true
 }
 
 func sameText(a, b error) bool {
