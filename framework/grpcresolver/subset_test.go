@@ -65,7 +65,7 @@ func TestSmallCalleesAreUsedWhole(t *testing.T) {
 	}
 }
 
-func TestOneChangeIsAtMostOneNewConnection(t *testing.T) {
+func TestB21OneChangeIsAtMostOneNewConnection(t *testing.T) {
 	t.Parallel()
 	all := fleet(200)
 	before := chosen(t, "seed", all)
