@@ -148,7 +148,17 @@ func (c *Conn) findOutWhy(ch *channel) string {
 // the callee's handler; a handler of ours that passed it on would claim never to have run itself.
 func (c *Conn) clean(ch *channel, repeated int, err error) error {
 	st, ok := status.FromError(err)
-	if !ok || st.Code() != codes.Unavailable {
+	if !ok {
+		return err
+	}
+	switch st.Code() { //nolint:exhaustive // gRPC says no other by itself for want of an instance
+	case codes.Canceled, codes.DeadlineExceeded:
+		if neverPicked(ch, err) {
+			return c.nobody(st.Code(), ch, err, "; nobody took the call before its caller gave up")
+		}
+		return err
+	case codes.Unavailable:
+	default:
 		return err
 	}
 	if notprocessed.Is(err) {

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"net"
 	"strings"
 	"testing"
@@ -67,6 +68,22 @@ func TestCallsThatFindNobodySayTheSameHoweverTheyEnd(t *testing.T) {
 				t.Errorf("others are told %q", public)
 			}
 		})
+	}
+}
+
+func TestACallGivenUpWhileNobodyIsThereSaysWhyToo(t *testing.T) {
+	t.Parallel()
+	r := newRegistry()
+	r.fail(`nothing under "/newsvc/default"`)
+	c := asked(t, r, func(string, []client.EndpointState) string { return "reason" }, func(p *client.Policy) { p.Timeout = time.Minute })
+	ctx, cancel := context.WithCancel(t.Context())
+	stop := time.AfterFunc(30*time.Millisecond, cancel)
+	defer stop.Stop()
+	_, err := call(ctx, c, methodPut)
+	wantCode(t, err, codes.Canceled)
+	contains(t, err, `calling "user-service": reason; nobody took the call before its caller gave up`)
+	if public := status.Convert(err).Message(); strings.Contains(public, "/newsvc/") {
+		t.Errorf("others are told %q", public)
 	}
 }
 

@@ -103,16 +103,17 @@ func (m *discoveryMetrics) registration(add sample) {
 }
 
 func (m *discoveryMetrics) service(add sample, st cache.ServiceState) {
+	held := make(map[string]bool, len(st.Held))
+	for _, h := range st.Held {
+		held[h.Instance.Addr] = true
+	}
 	up := 0
 	for _, i := range st.Update.Instances {
-		if i.State == discovery.StateUp {
+		if i.State == discovery.StateUp && !held[i.Addr] { // what is held is not there, as far as etcd knows
 			up++
 		}
 	}
-	if published := len(st.Update.Instances); st.Guarding || published == st.Draining+len(st.Held) {
-		up -= len(st.Held) // those are published too, but not because etcd says so
-	}
-	add(m.instances, prometheus.GaugeValue, float64(max(up, 0)), st.Service, string(discovery.StateUp))
+	add(m.instances, prometheus.GaugeValue, float64(up), st.Service, string(discovery.StateUp))
 	add(m.instances, prometheus.GaugeValue, float64(st.Draining), st.Service, string(discovery.StateDraining))
 	add(m.held, prometheus.GaugeValue, float64(len(st.Held)), st.Service)
 	add(m.guarding, prometheus.GaugeValue, truth(st.Guarding), st.Service)

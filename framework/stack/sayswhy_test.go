@@ -1,7 +1,6 @@
 package stack_test
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -354,69 +353,5 @@ func TestMetricsAreThoseOfTheirPage(t *testing.T) {
 		m["newsvc_discovery_resyncs_total user-service first"] != 1 || m["newsvc_discovery_staleness_seconds user-service"] != 0 ||
 		m["newsvc_client_endpoints user-service READY"] != 1 {
 		t.Errorf("metrics %v", m)
-	}
-}
-
-// Who reads the log of an outage wants to see when it began and when it ended, not each attempt.
-func TestALongOutageOfEtcdIsTwoLinesInTheLog(t *testing.T) {
-	t.Parallel()
-	cfg := devetcd.Config{Fast: true, Dir: t.TempDir()}
-	etcd, err := devetcd.Start(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.ClientAddr = etcd.Addr()
-	core, logs := observer.New(zapcore.InfoLevel)
-	s := serveOn(t, etcd, func(p *stack.Params) {
-		p.Log = zap.New(core)
-		p.Callees = []string{service}
-		p.Config.Registration.TTL = 5 * time.Second
-		p.Config.Etcd.CallTimeout = 200 * time.Millisecond
-	})
-	if err := callTo(t, s, service); err != nil {
-		t.Fatal(err)
-	}
-	_ = logs.TakeAll()
-	lines := func() (of map[string][]string) {
-		of = map[string][]string{}
-		for _, e := range logs.All() {
-			f := e.ContextMap()
-			for _, k := range []string{"key", "service"} {
-				if v, ok := f[k].(string); ok {
-					of[k+" "+v] = append(of[k+" "+v], e.Message)
-				}
-			}
-			if f["key"] == nil && f["service"] == nil {
-				of["other"] = append(of["other"], e.LoggerName+": "+e.Message)
-			}
-		}
-		return of
-	}
-	addr, _, _ := s.Addresses()
-	registration, watch := "key "+discovery.Key(discovery.DefaultPrefix, service, addr), "service "+service
-	if err := etcd.Close(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the begin of the outage", func() bool { return len(lines()[registration]) > 0 && len(lines()[watch]) > 0 })
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // many attempts of everybody
-	<-ctx.Done()
-	cancel()
-	if of := lines(); len(of[registration]) != 1 || len(of[watch]) != 1 || len(of["other"]) > 0 {
-		t.Errorf("the log of the outage: %v", of)
-	}
-	m := metrics(t, s)
-	if m["newsvc_registration_registered"] != 0 || m["newsvc_discovery_staleness_seconds user-service"] < 3 || m["newsvc_discovery_watch_lag_seconds user-service"] < 3 {
-		t.Errorf("metrics in the outage: %v", m)
-	}
-	if etcd, err = devetcd.Start(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
-	defer etcd.Close()
-	eventually(t, "the end of the outage", func() bool { return len(lines()[registration]) > 1 && len(lines()[watch]) > 1 })
-	if of := lines(); len(of[registration]) != 2 || len(of[watch]) != 2 {
-		t.Errorf("the log of the outage: %v", of)
-	}
-	if m := metrics(t, s); m["newsvc_registration_registered"] != 1 || m["newsvc_discovery_staleness_seconds user-service"] != 0 {
-		t.Errorf("metrics after the outage: %v", m)
 	}
 }
