@@ -23,9 +23,10 @@ type Registrar struct {
 	opt     Options
 	renewer renewer
 
-	mu     sync.Mutex
-	open   map[owned]*registration
-	closed bool
+	mu        sync.Mutex
+	open      map[owned]*registration
+	announced map[owned]struct{} // what was in etcd once: an incarnation that comes back is no newcomer
+	closed    bool
 }
 
 // owned is what only one registration of a Registrar may have.
@@ -39,15 +40,15 @@ func NewRegistrar(cli *clientv3.Client, opt Options) (*Registrar, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd registrar: %w", err)
 	}
-	return &Registrar{cli: cli, opt: opt, renewer: renewer{cli: cli}, open: make(map[owned]*registration)}, nil
+	return &Registrar{cli: cli, opt: opt, renewer: renewer{cli: cli}, open: make(map[owned]*registration), announced: make(map[owned]struct{})}, nil
 }
 
 // Register implements [discovery.Registrar]. An empty incarnation is drawn, an empty state means up. The same
 // service, address and incarnation can't be registered twice at the same time.
 //
-// The first announcement of a registration takes the address over from whoever holds it: who can listen on it is the
-// one to be found there. Later ones yield to a process that took it over since, and report
-// [discovery.RegistrationConflict] until the key is gone.
+// The first announcement of an incarnation takes the address over from whoever holds it: who can listen on it is the
+// one to be found there. Later ones, also those of a registration that follows one that was closed, yield to a process that
+// took it over since, and report [discovery.RegistrationConflict] until the key is gone.
 func (r *Registrar) Register(ctx context.Context, instance discovery.Instance) (discovery.Registration, error) {
 	inst := instance.Clone()
 	if inst.Incarnation == "" {
@@ -69,10 +70,13 @@ func (r *Registrar) Register(ctx context.Context, instance discovery.Instance) (
 		return nil, fmt.Errorf("registering %s of %q: the registrar was closed: %w", inst.Addr, inst.Service, discovery.ErrClosed)
 	}
 	id := owned{inst.Service, inst.Addr, inst.Incarnation}
-	if r.open[id] != nil {
+	before := r.open[id]
+	if before != nil && !before.isClosing() {
 		return nil, fmt.Errorf("%s of %q is registered already by this process; close that registration first", inst.Addr, inst.Service)
 	}
 	g := newRegistration(r, id, inst, value)
+	g.before = before // its Close was cut off; what it left is ours to go on with
+	_, g.announced = r.announced[id]
 	r.open[id] = g
 	// Not ctx: it bounds this call only, the registration lives until it is closed.
 	g.loop = loop.Start(context.WithoutCancel(ctx), g.run)
@@ -111,6 +115,13 @@ func (r *Registrar) Close(ctx context.Context) error {
 	}
 	r.renewer.close()
 	return errors.Join(errs...)
+}
+
+// remember notes that a registration was in etcd.
+func (r *Registrar) remember(id owned) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.announced[id] = struct{}{}
 }
 
 // forget drops a registration whose goroutine has ended. With the last one the stream for renewals is closed too.

@@ -27,7 +27,8 @@ type registration struct {
 	loop *loop.Loop
 	wake chan struct{} // what is wanted has changed
 
-	announced bool // run's: the key was ours once, so that whoever holds it now came later
+	before    *registration // the one of the same identity whose Close was cut off; nil: none
+	announced bool          // run's: the key was ours once, so that whoever holds it now came later
 
 	closing   chan struct{} // closed when Close is called for the first time
 	closeOnce sync.Once
@@ -63,6 +64,12 @@ func newRegistration(r *Registrar, id owned, inst *discovery.Instance, value []b
 
 // run gets a lease and holds it, again and again, until ctx ends.
 func (g *registration) run(ctx context.Context) {
+	if g.before != nil {
+		if g.before.loop.Join(ctx) != nil {
+			return
+		}
+		g.before = nil
+	}
 	bo := backoff.New(min(100*time.Millisecond, g.r.opt.Timing.RetryMax), g.r.opt.Timing.RetryMax)
 	id := newLeaseID()
 	for ctx.Err() == nil {
@@ -91,7 +98,10 @@ func (g *registration) wanted() (value []byte, version int) {
 
 // up notes that a version is in etcd; anew says that the key was not there before.
 func (g *registration) up(version int, anew bool) {
-	g.announced = true
+	if !g.announced {
+		g.announced = true
+		g.r.remember(g.id)
+	}
 	g.mu.Lock()
 	g.lastErr = nil
 	if g.stored != version {
@@ -188,6 +198,15 @@ func (g *registration) info() RegistrationInfo {
 	}
 }
 
+func (g *registration) isClosing() bool {
+	select {
+	case <-g.closing:
+		return true
+	default:
+		return false
+	}
+}
+
 // Update implements [discovery.Registration].
 func (g *registration) Update(ctx context.Context, change func(*discovery.Instance)) error {
 	version, err := g.change(change)
@@ -215,10 +234,8 @@ func (g *registration) Update(ctx context.Context, change func(*discovery.Instan
 func (g *registration) change(change func(*discovery.Instance)) (version int, err error) {
 	g.updating.Lock()
 	defer g.updating.Unlock()
-	select {
-	case <-g.closing:
+	if g.isClosing() {
 		return 0, fmt.Errorf("updating %s of %q: %w", g.id.addr, g.id.service, discovery.ErrClosed)
-	default:
 	}
 	g.mu.Lock()
 	next := g.want.Clone()
