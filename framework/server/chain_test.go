@@ -196,7 +196,7 @@ func TestPanicIsRecovered(t *testing.T) {
 	}
 }
 
-func TestCallsForAnotherServiceAreRefused(t *testing.T) {
+func TestC10CallsForAnotherServiceAreRefused(t *testing.T) {
 	t.Parallel()
 	p := params()
 	p.Config.AcceptNames = []string{"old-echo"}

@@ -66,7 +66,7 @@ func clientOf(t *testing.T, s *stack.Stack) testpb.TestServiceClient {
 
 // An address of a dead instance may belong to another service before the registry has noticed. What comes there is
 // refused by the other service and answered by a living instance, idempotent or not.
-func TestCallsToAReusedAddressAreAnsweredByTheRightService(t *testing.T) {
+func TestC10CallsToAReusedAddressAreAnsweredByTheRightService(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ healthCheck bool }{
 		"repeated after the refusal":                 {false},
@@ -75,10 +75,16 @@ func TestCallsToAReusedAddressAreAnsweredByTheRightService(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p, reg, _ := params(t)
-			var right, wrong atomic.Int64
+			var right, wrong, executed atomic.Int64
 			p.ServerOptions = []server.Option{counting(&right)}
 			up(t, build(t, p))
-			p.Service, p.ServerOptions = "order-service", []server.Option{counting(&wrong)}
+			p.Service, p.ServerOptions = "order-service", []server.Option{counting(&wrong), server.After(server.SlotAuthority, server.Interceptor{
+				Name: "executed",
+				Unary: func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+					executed.Add(1)
+					return h(ctx, req)
+				},
+			})}
 			other := build(t, p)
 			up(t, other)
 			addr, _, _ := other.Addresses()
@@ -97,6 +103,9 @@ func TestCallsToAReusedAddressAreAnsweredByTheRightService(t *testing.T) {
 			}
 			if n := right.Load(); n != calls {
 				t.Errorf("the right service saw %d calls, want %d", n, calls)
+			}
+			if n := executed.Load(); n != 0 {
+				t.Errorf("the other service executed %d calls", n)
 			}
 			if n := wrong.Load(); tc.healthCheck && n != 0 {
 				t.Errorf("%d calls came to the other service", n)
