@@ -45,7 +45,8 @@
 //   - logging, telemetry: zap's logger from configuration; metrics and traces as interceptors.
 //   - discovery: instance, source, registrar, and the names and values in etcd. discovery/etcd announces and reads there,
 //     discovery/cache shares one watch and holds back mass disappearances, discovery/discoverytest keeps all in memory
-//     and is the conformance suite, discovery/faulttest puts all of it under faults.
+//     and is the conformance suite, discovery/faulttest puts all of it under faults, and
+//     discovery/faulttest/newsvc is the stack as its subject.
 //   - grpcresolver: a cache of instances as gRPC's name resolver.
 //   - client: a stable connection for each callee, with its policy.
 //   - server: the gRPC server, its chain of named slots, its health and its stop.

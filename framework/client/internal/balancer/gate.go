@@ -39,7 +39,7 @@ func (g *gate) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOpti
 		}
 	}
 	var err error
-	sc, err = g.ClientConn.NewSubConn(addrs, opts)
+	sc, err = g.ClientConn.NewSubConn(addrs, opts) //nolint:staticcheck // what is deprecated is more than one address, which is the leaf's choice
 	return sc, err
 }
 
