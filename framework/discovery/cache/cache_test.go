@@ -15,9 +15,13 @@ import (
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/cache"
 	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
+	"github.com/newsvc/newsvc/framework/internal/fakeetcd"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	fakeetcd.AllowBubbles()
+	goleak.VerifyTestMain(m)
+}
 
 var errAway = errors.New("the registry is away")
 
