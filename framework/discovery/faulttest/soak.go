@@ -84,11 +84,12 @@ type soak struct {
 	registry *registryWatch
 	pulse    *pulse
 
-	faults   []*injected // all, in order
-	watchers int         // in etcd before the first fault
-	kills    []time.Time // of servers, in the present phase
-	extra    int         // servers ever started beside the usual ones
-	asked    soakLoad    // what etcd was asked up to the end of the last phase
+	faults   []*injected   // all, in order
+	watchers int           // in etcd before the first fault
+	kills    []time.Time   // of servers, in the last half minute
+	behind   time.Duration // the most by which a call of any client began late in the phase
+	extra    int           // servers ever started beside the usual ones
+	asked    soakLoad      // what etcd was asked up to the end of the last phase
 	script   []string
 }
 
