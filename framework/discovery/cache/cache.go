@@ -129,6 +129,11 @@ func (c *Cache) attach(service string, w *watcher) *entry {
 	e := c.entries[service]
 	if e == nil {
 		e = newEntry(c, service)
+		for former := range c.running {
+			if former.service == service {
+				e.before = former.loop // at most one: the next one waits for it
+			}
+		}
 		c.entries[service] = e
 		c.running[e] = struct{}{}
 		e.start()

@@ -28,6 +28,7 @@ type entry struct {
 	cache   *Cache
 	service string
 	loop    *loop.Loop
+	before  *loop.Loop    // of the service's former entry, when that has not ended yet
 	nudge   chan struct{} // 1 slot: the times have changed
 
 	// Guarded by Cache.mu.
@@ -68,12 +69,20 @@ func (e *entry) start() { e.loop = loop.Start(context.Background(), e.run) }
 // run is the entry's life.
 func (e *entry) run(ctx context.Context) {
 	defer e.cache.ended(e)
-	e.restore()
+	if e.before == nil {
+		e.restore()
+	}
 	up := loop.Start(ctx, e.follow)
 	defer func() {
 		up.Stop()
 		e.save(time.Now(), true)
 	}()
+	if e.before != nil {
+		if e.before.Join(ctx) != nil { // its last word to the disk must not come after ours
+			return
+		}
+		e.restore()
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -150,6 +159,9 @@ func (e *entry) restore() {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.published.Known() {
+		return // the source was faster
+	}
 	e.guard.fold(time.Now(), u.Instances)
 	e.tellLocked(u)
 }
