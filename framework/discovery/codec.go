@@ -135,6 +135,10 @@ func decodeForeign(service string, value []byte) (*Instance, error) {
 			if k == "weight" && v >= 0 && v <= 1e6 {
 				inst.Weight = int(v)
 			}
+		case map[string]any:
+			if k == "meta" { // where Encode puts it, also for a foreign instance, which has no incarnation
+				inst.addMeta(v)
+			}
 		}
 	}
 	return inst, nil
@@ -155,5 +159,16 @@ func (i *Instance) setForeign(key, value string) {
 			i.Metadata = make(map[string]string)
 		}
 		i.Metadata[key] = value
+	}
+}
+
+func (i *Instance) addMeta(meta map[string]any) {
+	for k, v := range meta {
+		if text, ok := v.(string); ok {
+			if i.Metadata == nil {
+				i.Metadata = make(map[string]string)
+			}
+			i.Metadata[k] = text
+		}
 	}
 }

@@ -81,22 +81,6 @@ func TestCorruptValuesAreRefused(t *testing.T) {
 	}
 }
 
-func FuzzDecode(f *testing.F) {
-	for _, s := range []string{`{"Addr":"10.0.0.1:9000","Metadata":{"incarnation":"a"}}`, "10.0.0.1:9000", "{", `{"Metadata":{"weight":1e99}}`} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, value []byte) {
-		got, err := discovery.Decode("user", value)
-		if err != nil {
-			return
-		}
-		if discovery.CheckAddr(got.Addr) != nil || got.Service != "user" || got.Weight < 0 ||
-			(got.State != discovery.StateUp && got.State != discovery.StateDraining) {
-			t.Errorf("Decode(%q) = %+v", value, *got)
-		}
-	})
-}
-
 func TestStaticYieldsOnceAndWaits(t *testing.T) {
 	t.Parallel()
 	s, err := discovery.NewStatic(

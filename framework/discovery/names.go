@@ -59,6 +59,7 @@ func CheckAddr(addr string) error {
 		return fmt.Errorf("address %q has no host; say which one others can reach", addr)
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
+		ip = ip.Unmap() // ::ffff:0.0.0.0 is no better than 0.0.0.0
 		if ip.IsUnspecified() || ip.IsMulticast() {
 			return fmt.Errorf("address %q is not one that others can dial; say which host they can reach", addr)
 		}

@@ -92,13 +92,3 @@ func TestKeysAreReadBack(t *testing.T) {
 		t.Error("the prefix of \"user\" covers the keys of \"user-admin\"")
 	}
 }
-
-func FuzzParseKey(f *testing.F) {
-	f.Add("/newsvc/default/user/a:1")
-	f.Fuzz(func(t *testing.T, key string) {
-		service, rest, ok := discovery.ParseKey("/newsvc/default", key)
-		if ok && discovery.Key("/newsvc/default", service, rest) != key {
-			t.Errorf("ParseKey(%q) = %q, %q does not lead back", key, service, rest)
-		}
-	})
-}
