@@ -7,6 +7,7 @@ package model
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -53,14 +54,22 @@ type World struct {
 // Run is one run of a schedule. It returns the first promise that was broken.
 type Run func(ctx context.Context, w World, s Schedule) error
 
-// Check has rapid draw schedules of at most that many steps of the given kinds, and logs how fast time passed. The flag
-// -rapid.checks says how many.
+// budget is how long one Check takes at most, in real time, unless a number of schedules was asked for.
+const budget = 2 * time.Second
+
+// Check has rapid draw schedules of at most that many steps of the given kinds, and logs how fast time passed. It ends after
+// two seconds; with the flag -rapid.checks it runs as many schedules as that says.
 func Check(t *testing.T, kinds []string, most int, run Run) {
 	t.Helper()
 	begin, n := time.Now(), 0
 	var virtual time.Duration
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || strings.HasPrefix(f.Name, "rapid.") })
 	rapid.Check(t, func(rt *rapid.T) {
 		s := draw(rt, kinds, most)
+		if !asked && time.Since(begin) > budget {
+			return
+		}
 		took, err := bubble(t, s, run)
 		virtual += took
 		n++
