@@ -108,7 +108,8 @@ func TestA19ExpiringTokensDisturbNothing(t *testing.T) {
 func TestA17FullEtcdKeepsWhatIsThereAndTakesTheRestLater(t *testing.T) {
 	t.Parallel()
 	f := newOwnFixture(t, devetcd.Config{QuotaBytes: 4 << 20})
-	r := f.registrar(func(o *etcd.Options) { o.Timing.Patience = time.Minute })
+	const ttl = 9 * time.Second
+	r := f.registrar(withTTL(ttl), func(o *etcd.Options) { o.Timing.Patience = time.Minute })
 	older := f.register(r, discoverytest.Instance("user", addr1))
 	lease, _ := f.get(f.key("user", addr1))
 	big := strings.Repeat("x", 256<<10)
@@ -126,8 +127,9 @@ func TestA17FullEtcdKeepsWhatIsThereAndTakesTheRestLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.await(newer, "it to say that etcd is full and what to do", hints("is full", "defragment"))
+	f.afterRenewal(r)
 	f.proxy.setCut(true)
-	f.pass(1500 * time.Millisecond) // half of the TTL
+	f.pass(ttl / 2)
 	f.proxy.setCut(false)
 	f.await(newer, "it to say so again", hints("is full", "defragment"))
 	f.freeSpace()

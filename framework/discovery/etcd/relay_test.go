@@ -139,7 +139,7 @@ func (r *relay) forward(method string, in grpc.ServerStream, out grpc.ClientStre
 				return err
 			}
 		}
-		if err := out.SendMsg(&ask); err != nil {
+		if out.SendMsg(&ask) != nil {
 			return nil // the other side says why
 		}
 	}

@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"errors"
 	"flag"
 	"go/ast"
 	"go/parser"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
@@ -25,7 +27,7 @@ import (
 
 // How much a test puts on. The defaults fit a test run; the numbers that are promised are for runs by hand.
 var (
-	registrars = flag.Int("registrars", 400, "registrations that a restart of etcd hits; 2000 is what is promised")
+	registrars = flag.Int("registrars", 200, "registrations that a restart of etcd hits; 2000 is what is promised")
 	losses     = flag.Int("losses", 15, "how often each of 20 registrations loses its lease; 50 is what is promised")
 )
 
@@ -56,7 +58,7 @@ func TestA19RevokedAndRestoredRoleEndsByItself(t *testing.T) {
 }
 
 // Not in parallel: it keeps a processor busy, and others look at the clock.
-func TestA20RestartOfEtcdIsNoStormOfWrites(t *testing.T) { //nolint:paralleltest // see above
+func TestA20RestartOfEtcdIsNoStormOfWrites(t *testing.T) {
 	server := startServer(t, devetcd.Config{Dir: t.TempDir()})
 	f := fixtureOn(t, server)
 	const clients, ttl = 20, 9 * time.Second
@@ -230,7 +232,7 @@ func TestA27TwoOfOneAddressSettleAfterOneTakeover(t *testing.T) {
 }
 
 // Not in parallel: goroutines and heap are those of the process.
-func TestA29LossesLeaveNothingBehind(t *testing.T) { //nolint:paralleltest // see above
+func TestA29LossesLeaveNothingBehind(t *testing.T) {
 	f := newFixture(t)
 	const n = 20
 	r := f.registrar(withTTL(time.Second))
@@ -242,8 +244,8 @@ func TestA29LossesLeaveNothingBehind(t *testing.T) { //nolint:paralleltest // se
 				counts[k] = reg.Status().Count
 			}
 			for _, st := range r.State() {
-				if _, err := f.admin.Revoke(f.ctx(), clientv3.LeaseID(st.Lease)); err != nil {
-					t.Fatal(err)
+				if _, err := f.admin.Revoke(f.ctx(), clientv3.LeaseID(st.Lease)); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+					t.Fatal(err) // one that ended by itself, on a busy machine, is lost as well
 				}
 			}
 			for k, reg := range regs {

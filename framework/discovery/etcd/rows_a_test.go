@@ -291,7 +291,7 @@ func TestA10CutShorterThanTheLeaseLeavesNoTrace(t *testing.T) {
 }
 
 // Not in parallel, as all tests here that keep a processor busy: others look at the clock.
-func TestA12CloseAtAnyMomentLeavesNothing(t *testing.T) { //nolint:paralleltest // see above
+func TestA12CloseAtAnyMomentLeavesNothing(t *testing.T) {
 	f, rel := newRelayed(t, devetcd.Config{})
 	rel.hooks(nil, func(method string) error { // what has happened at etcd is known here only later
 		if method == "LeaseGrant" || method == "Txn" {
@@ -340,9 +340,9 @@ func TestA14LostWatchOfTheOwnKeyCostsNoSecondLease(t *testing.T) {
 }
 
 // Not in parallel, see above.
-func TestA15DeletedPrefixComesBackWithFewCalls(t *testing.T) { //nolint:paralleltest // see above
+func TestA15DeletedPrefixComesBackWithFewCalls(t *testing.T) {
 	f, rel := newRelayed(t, devetcd.Config{})
-	const n = 500
+	const n = 300
 	regs := f.registerAll(addrs(n), f.registrar(withTTL(30*time.Second), func(o *etcd.Options) {
 		o.CallTimeout = etcd.DefaultCallTimeout
 		o.Timing = etcd.Timing{Audit: time.Hour} // no help by the audit
