@@ -25,8 +25,8 @@ import (
 
 const (
 	// reconnectMax bounds the wait between two attempts to connect. gRPC's own bound is 120 s: longer than any lease,
-	// so that after a long outage every service would vanish once etcd is back.
-	reconnectMax = 2 * time.Second
+	// so that after a long outage every service would vanish once etcd is back. gRPC adds a fifth to it at most.
+	reconnectMax = 1600 * time.Millisecond
 	// keepAliveTime is how long a connection may be silent before it is probed; gRPC allows no less, etcd 5 s.
 	keepAliveTime = 10 * time.Second
 	// keepAliveTimeout is how long the answer to a probe may take. What hangs on a dead connection has then been without

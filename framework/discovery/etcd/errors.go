@@ -9,7 +9,9 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
@@ -52,9 +54,33 @@ func isPatient(err error) bool {
 	return matches(err, permissionErrors) || matches(err, fullErrors) || matches(err, corruptErrors)
 }
 
-// pause waits before the next attempt, as long as the error suggests.
-func pause(ctx context.Context, bo *backoff.Backoff, patience time.Duration, err error) {
-	_ = backoff.Sleep(ctx, pauseFor(bo, patience, err)) // who calls looks at ctx next
+// pause waits before the next attempt, as long as the error suggests. A connection that comes back ends a wait that was
+// for it: all that is left of it then is a tenth of a second at most, so that not all come at one moment.
+func pause(ctx context.Context, cli *clientv3.Client, bo *backoff.Backoff, patience time.Duration, err error) {
+	left := pauseFor(bo, patience, err)
+	if !isPatient(err) {
+		began := time.Now()
+		back := comesBack(ctx, cli.ActiveConnection(), left)
+		if left -= time.Since(began); back {
+			left = min(left, backoff.UpTo(100*time.Millisecond))
+		}
+	}
+	_ = backoff.Sleep(ctx, left) // who calls looks at ctx next
+}
+
+// comesBack waits until a connection that is away is there again, or for limit. It reports whether it came back; one that
+// was there all the time did not.
+func comesBack(ctx context.Context, conn *grpc.ClientConn, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	away := false
+	for st := conn.GetState(); st != connectivity.Ready; st = conn.GetState() {
+		away = true
+		if !conn.WaitForStateChange(ctx, st) {
+			return false
+		}
+	}
+	return away
 }
 
 // fullPatience is the wait while etcd has no space. Who mends that watches, and being refused costs etcd little, so

@@ -1,10 +1,15 @@
 package etcd
 
 import (
+	"context"
+	"time"
+
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
 	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/internal/backoff"
 )
 
 // Snapshot lets benchmarks and fuzz tests reach the fold without an etcd.
@@ -23,6 +28,11 @@ func (s Snapshot) Replace(kvs []*mvccpb.KeyValue, reset bool) bool {
 }
 
 func (s Snapshot) View() []*discovery.Instance { return s.s.view() }
+
+// Pause is the wait of a registration after an error that may pass by itself.
+func Pause(ctx context.Context, cli *clientv3.Client, bound time.Duration) {
+	pause(ctx, cli, backoff.New(bound, bound), bound, errEnded)
+}
 
 // HoldLists makes every list of the source wait until release is called.
 func (s *Source) HoldLists() (release func()) {

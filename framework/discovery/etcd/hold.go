@@ -160,7 +160,7 @@ func (h *hold) verify(ctx context.Context, stuck bool) bool {
 		if ctx.Err() == nil {
 			h.suspect(before, err)
 		}
-		pause(ctx, h.bo, h.g.r.opt.Timing.Patience, err)
+		pause(ctx, h.g.r.cli, h.bo, h.g.r.opt.Timing.Patience, err)
 	}
 	return true // not known to be dead; the caller sees that ctx has ended
 }

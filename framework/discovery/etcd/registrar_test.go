@@ -9,6 +9,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/discovery"
@@ -25,6 +26,37 @@ func (f *fixture) leases() []clientv3.LeaseStatus {
 		f.t.Fatal(err)
 	}
 	return resp.Leases
+}
+
+// What is left of a pause when etcd is back would come on top of the time to connect.
+func TestAPauseEndsWhenEtcdIsBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.put(discoverytest.Instance("user", addr1)) // the connection is there
+	if _, err := f.cli.Get(f.ctx(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	f.proxy.setCut(true)
+	for conn := f.cli.ActiveConnection(); conn.GetState() == connectivity.Ready; {
+		if !conn.WaitForStateChange(f.ctx(), connectivity.Ready) {
+			t.Fatal("the connection stays though it was cut")
+		}
+	}
+	began, ended := time.Now(), make(chan time.Time, 1)
+	go func() {
+		etcd.Pause(f.ctx(), f.cli, 10*time.Minute) // 30 s at least
+		ended <- time.Now()
+	}()
+	f.pass(300 * time.Millisecond)
+	select {
+	case <-ended:
+		t.Error("the pause ended while etcd was away")
+	default:
+	}
+	f.proxy.setCut(false)
+	if at := <-ended; at.Sub(began) > 10*time.Second {
+		t.Errorf("the pause took %v", at.Sub(began))
+	}
 }
 
 func TestA13CloseLeavesNeitherKeyNorLease(t *testing.T) {

@@ -79,7 +79,7 @@ func (g *registration) run(ctx context.Context) {
 		}
 		if err != nil {
 			g.failed(explain(g.r.cli, fmt.Sprintf("announcing %s as %q", g.id.addr, g.id.service), err))
-			pause(ctx, bo, g.r.opt.Timing.Patience, err)
+			pause(ctx, g.r.cli, bo, g.r.opt.Timing.Patience, err)
 			continue // with the same id: perhaps it was granted and only the answer got lost
 		}
 		bo.Reset()
