@@ -11,6 +11,7 @@ import (
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/faulttest"
 	"github.com/newsvc/newsvc/framework/discovery/faulttest/newsvc"
+	"github.com/newsvc/newsvc/framework/internal/backoff"
 )
 
 const patience = 20 * time.Second
@@ -232,5 +233,29 @@ func TestADialThatHangsFailsCallsAndDelaysNobody(t *testing.T) {
 	r := must(t)(c.Stop(ctx))
 	if r.Failed != r.Total || !r.Dialed.IsZero() || r.Failures[0].Code != faulttest.CodeNoConnection {
 		t.Errorf("%d of %d calls failed, dialed %v, first %+v", r.Failed, r.Total, r.Dialed, r.Failures[0])
+	}
+}
+
+func TestAClientThatStoodStillMakesNoCallsForThatTime(t *testing.T) {
+	t.Parallel()
+	f := newField(t, 1)
+	s := f.server(newsvc.Name, "still-service")
+	c := f.client(faulttest.ClientOptions{Adapter: newsvc.Name, Service: "still-service", Rate: 100, Deadline: time.Second})
+	f.meets(c, s)
+	if err := c.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := backoff.Sleep(f.ctx, 2500*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	r := must(t)(c.Await(f.ctx, "calls again", func(r faulttest.Report) bool { return r.Skipped > 0 && r.Total > 20 }))
+	if r.Skipped < 100 || r.Skipped > 400 || r.WorstGap < 2*time.Second {
+		t.Errorf("%d calls of about 250 were skipped, nothing was answered for %v", r.Skipped, r.WorstGap)
+	}
+	if stats, err := c.Stats(f.ctx); err != nil || stats.Stalled < 2*time.Second {
+		t.Errorf("it says that it waited %v for its turn, %v", stats.Stalled, err)
 	}
 }
