@@ -154,6 +154,9 @@ func (c Cell) Passed() bool {
 	return c.Void == "" && c.Failed == c.FailedWrites && c.Misrouted == 0 && c.Foreign == 0 && c.Converged
 }
 
+// rowTimeout bounds a whole row, should something of the suite itself hang.
+const rowTimeout = 4 * time.Minute
+
 // RunRow runs one row in a lab of its own, with a fresh etcd. The result tells everything; the error says that ctx ended.
 func RunRow(ctx context.Context, where LabOptions, row Row, opt RowOptions) (Result, error) {
 	opt = opt.withDefaults(where.Adapters)
@@ -161,7 +164,9 @@ func RunRow(ctx context.Context, where LabOptions, row Row, opt RowOptions) (Res
 	lab, err := NewLab(where)
 	if err == nil {
 		s := newStage(lab, row, opt)
-		err = s.run(ctx, &res)
+		limited, cancel := context.WithTimeout(ctx, rowTimeout)
+		err = s.run(limited, &res)
+		cancel()
 		if cerr := errors.Join(s.close(), lab.Close()); cerr != nil {
 			opt.Progress("%s: clearing up: %v", row.ID, cerr)
 		}

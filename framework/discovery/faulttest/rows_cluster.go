@@ -88,10 +88,8 @@ func (s *stage) behead(ctx context.Context, away func(*Member) error) error {
 	if err := away(s.cluster.Member(old)); err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	err = s.until(limited, func() bool {
-		now, err := s.leader(limited)
+	err = s.soon(ctx, func() bool {
+		now, err := s.leader(ctx)
 		s.notes["next"] = int64(now)
 		return err == nil && now != old
 	})
@@ -123,10 +121,8 @@ func (s *stage) beheaded(context.Context) (string, error) {
 // announced starts a server of each adapter and waits until it is in etcd; then another one leaves.
 func (s *stage) announced(ctx context.Context) error {
 	s.newcomers(ctx)
-	limited, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
 	s.each(func(d *side) error {
-		_ = s.until(limited, func() bool { return s.announcedBy(ctx, d) }) // the verdict says what is missing
+		_ = s.soon(ctx, func() bool { return s.announcedBy(ctx, d) }) // the verdict says what is missing
 		d.healed = time.Now()
 		return nil
 	})
@@ -150,9 +146,7 @@ func (s *stage) announcedBy(ctx context.Context, d *side) bool {
 
 // leaderless shows that a member knows of no leader.
 func (s *stage) leaderless(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	err := s.until(ctx, func() bool {
+	err := s.soon(ctx, func() bool {
 		none, err := s.cluster.Member(0).Leaderless(ctx)
 		return err == nil && none
 	})

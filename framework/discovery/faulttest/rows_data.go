@@ -201,7 +201,7 @@ func (s *stage) compactBehind(ctx context.Context) error {
 	}
 	s.newcomers(ctx)
 	s.each(func(d *side) error {
-		return s.until(ctx, func() bool { return s.listed(ctx, d) == "" })
+		return s.soon(ctx, func() bool { return s.listed(ctx, d) == "" })
 	})
 	s.leavers()
 	rev, err := s.fill(ctx, "/age/", 300)

@@ -108,7 +108,7 @@ func (s *stage) callersBefore(ctx context.Context) error {
 		if err := s.startClient(ctx, d, dir); err != nil {
 			return err
 		}
-		return s.until(ctx, func() bool {
+		return s.soon(ctx, func() bool {
 			idle, _ := d.unused(ctx, time.Time{})
 			return idle == ""
 		})
@@ -163,7 +163,7 @@ func (s *stage) backUp(ctx context.Context) error {
 	s.newcomers(ctx)
 	s.leavers()
 	s.each(func(d *side) error {
-		return s.until(ctx, func() bool {
+		return s.soon(ctx, func() bool {
 			idle, _ := d.unused(ctx, time.Time{})
 			return idle == "" && s.listed(ctx, d) == ""
 		})

@@ -229,7 +229,7 @@ func (s *stage) slowServer(ctx context.Context) (err error) {
 	s.each(func(d *side) error { return s.newcomer(ctx, d, "") })
 	s.each(func(d *side) error {
 		d.fresh = nil
-		return s.until(ctx, func() bool {
+		return s.soon(ctx, func() bool {
 			idle, _ := d.unused(ctx, time.Time{})
 			return idle == "" && s.listed(ctx, d) == ""
 		})

@@ -154,8 +154,6 @@ func (s *stage) proxies() (all []*Proxy, err error) {
 
 // work starts an adapter's servers and its caller, and waits until all servers get calls.
 func (s *stage) work(ctx context.Context, d *side) error {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
 	for range s.opt.Servers {
 		p, err := s.startServer(ctx, d, d.service, "")
 		if err != nil {
@@ -163,13 +161,13 @@ func (s *stage) work(ctx context.Context, d *side) error {
 		}
 		d.live = append(d.live, p)
 	}
-	if err := s.until(ctx, func() bool { return s.listed(ctx, d) == "" }); err != nil {
+	if err := s.soon(ctx, func() bool { return s.listed(ctx, d) == "" }); err != nil {
 		return fmt.Errorf("its servers are not in etcd: %w", err)
 	}
 	if err := s.startClient(ctx, d, ""); err != nil {
 		return err
 	}
-	err := s.until(ctx, func() bool {
+	err := s.soon(ctx, func() bool {
 		idle, _ := d.unused(ctx, time.Time{})
 		return idle == ""
 	})
@@ -286,4 +284,11 @@ func (s *stage) until(ctx context.Context, so func() bool) error {
 		}
 	}
 	return nil
+}
+
+// soon waits for something to be so, with a limit.
+func (s *stage) soon(ctx context.Context, so func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return s.until(ctx, so)
 }

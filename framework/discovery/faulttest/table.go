@@ -35,8 +35,8 @@ etcd of a row, each with servers and a caller of its own, in real processes; the
 - A row is void, and says nothing, unless it was proven that the fault took place; *proof* is how. It is void, too, and run
   again, when the machine was so busy with other things that calls could not be made in time.
 - *failed* are the calls that failed, of all that were made from the beginning of the fault to the end of the row. Living
-  servers that could have answered were there all the time. Where half of the calls must not be repeated, those are shown
-  apart, as *writes*: the ones that a killed server had begun cannot but fail. *misrouted* calls were answered, or run, by
+  servers that could have answered were there all the time, but where all are restarted at once. Where half of the calls
+  must not be repeated, those are shown apart, as *writes*: the ones that a killed server had begun cannot but fail. *misrouted* calls were answered, or run, by
   another service than the one that was called.
 - *well after* is the time from the end of the fault until every living server, also the ones that were started during
   it, has answered calls and stands in etcd. Where a row counts from elsewhere, it says so. *limit* is what newsvc promises.
