@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -115,10 +116,27 @@ func (h *herd) register(ctx context.Context, w *world, n, clients int) error {
 	}
 	for _, reg := range h.regs {
 		if err := discovery.WaitUp(ctx, reg); err != nil {
-			return err
+			return fmt.Errorf("%w\n%s", err, h.missing())
 		}
 	}
 	return nil
+}
+
+// missing says what is not announced, client by client.
+func (h *herd) missing() string {
+	var lines []string
+	for n, cli := range h.clients {
+		waiting := 0
+		for i := n; i < len(h.regs); i += len(h.clients) {
+			if h.regs[i].Status().State != discovery.RegistrationUp {
+				waiting++
+			}
+		}
+		if waiting > 0 {
+			lines = append(lines, fmt.Sprintf("client %d, whose connection is %v: %d not announced", n, cli.ActiveConnection().GetState(), waiting))
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // renewals waits until each lease was renewed after a moment, and returns the times from there in ms.
@@ -165,7 +183,10 @@ func (h *herd) close() error {
 	var errs []error
 	for n, cli := range h.clients {
 		if n < len(h.registrars) {
-			errs = append(errs, h.registrars[n].Close(ctx))
+			if err := h.registrars[n].Close(ctx); err != nil {
+				first, _, _ := strings.Cut(err.Error(), "\n")
+				errs = append(errs, fmt.Errorf("client %d: %s, and so on", n, first))
+			}
 		}
 		errs = append(errs, cli.Close())
 	}
