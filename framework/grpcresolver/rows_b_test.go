@@ -29,7 +29,7 @@ import (
 // The tests named TestB.. show the failure modes of resolving one by one: those between a cache and gRPC here, those
 // between etcd and a cache beside discovery/etcd.
 
-//nolint:gochecknoglobals // flags are
+// rowsFull makes the tests named after rows as large as the table of failure modes has them.
 var rowsFull = flag.Bool("rows.full", false, "repeat as often as the table of failure modes asks for")
 
 // full is the first number with -rows.full, else the second.

@@ -291,6 +291,8 @@ func (w *watching) antiEntropy(ctx context.Context) error {
 		return errReset
 	case l.revision >= w.resume(): // else the member lags behind what is known
 		return w.takeBoth(ctx, l)
+	case w.unsure: // or etcd was restored
+		return w.lookInto(ctx)
 	}
 	return nil
 }

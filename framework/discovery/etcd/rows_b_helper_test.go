@@ -28,7 +28,7 @@ import (
 	"github.com/newsvc/newsvc/framework/grpcresolver"
 )
 
-//nolint:gochecknoglobals // flags are
+// rowsFull makes the tests named after rows as large as the table of failure modes has them.
 var rowsFull = flag.Bool("rows.full", false, "repeat as often, and fill as much, as the table of failure modes asks for")
 
 // full is the first number with -rows.full, else the second.

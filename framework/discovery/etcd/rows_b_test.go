@@ -51,14 +51,15 @@ func (f *fixture) putFast(service string, n int) (addrs []string) {
 func TestB02NothingIsLostBetweenListAndWatch(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	for round := range full(1000, 5) {
+	puts := full(200, 50)
+	for round := range full(1000, 4) {
 		p := f.tapped(0)
 		service := fmt.Sprintf("user%d", round)
 		var once sync.Once
 		var want []string
-		p.set(func() { once.Do(func() { want = f.putFast(service, 200) }) }, nil)
+		p.set(func() { once.Do(func() { want = f.putFast(service, puts) }) }, nil)
 		w := discoverytest.NewWatcher(t, f.source(quietly), service, nil)
-		w.Wait("all of them", func(u discovery.Update) bool { return len(u.Instances) == 200 })
+		w.Wait("all of them", func(u discovery.Update) bool { return len(u.Instances) == puts })
 		w.WaitAddrs(want...)
 		_ = w.Stop(nil)
 	}
@@ -423,11 +424,14 @@ func TestB35AWatchThatIsCutWhileItCatchesUpMissesNothing(t *testing.T) {
 		}
 	})
 	f.proxy.setCut(false)
-	select {
-	case <-cuts:
-	case <-f.ctx().Done():
-		t.Fatalf("no event came; state: %+v", src.State())
-	}
+	f.eventually("the first events", func() bool {
+		select {
+		case <-cuts:
+			return true
+		default:
+			return lists(src.State()[0]) > 1 // an etcd on a busy machine may lose its leader, and the watch with it
+		}
+	})
 	f.proxy.setCut(false)
 	w.WaitAddrs(want...)
 }

@@ -164,7 +164,8 @@ func TestB13CorruptValuesAreIsolated(t *testing.T) {
 	}
 	f.put(discoverytest.Instance("user", "10.0.0.3:9000"))
 	w.WaitAddrs(addr1, "10.0.0.2:9000", "10.0.0.3:9000") // the last good one stays
-	if n := logs.FilterMessageSnippet("can't be read").Len(); n != 1+len(junk) {
+	// A list in between, on a busy machine, would show the last of several.
+	if n := logs.FilterMessageSnippet("can't be read").Len(); n > 1+len(junk) || n < 1+len(junk) && lists(s.State()[0]) == 1 {
 		t.Errorf("%d warnings for %d bad values, want one for each", n, 1+len(junk))
 	}
 	if st := s.State(); st[0].Unreadable != 2 {
