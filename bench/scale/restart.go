@@ -45,6 +45,7 @@ func (s *settings) restarted(ctx context.Context, w *world) (err error) {
 	if err != nil {
 		return err
 	}
+	announced := h.announced()
 	if err := w.reg.proc.Kill(); err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func (s *settings) restarted(ctx context.Context, w *world) (err error) {
 	if err != nil {
 		return err
 	}
-	again, down := h.count()
+	again, down := h.announced()-announced, h.down()
 	fmt.Fprintf(s.out, "\n%d registrations over %d clients (all announced after %.1f s); etcd killed, and back on its data after %v\n", s.restart, s.clients, up.Seconds(), s.down)
 	t := s.table("requests since etcd is back", "writes", "leases granted", "reads", "lookups of leases", "renewals", "watch requests", "watches", "revision")
 	row := func(when string, c counters) {
@@ -163,18 +164,22 @@ func (h *herd) renewals(ctx context.Context, since time.Time) ([]float64, error)
 	return list, nil
 }
 
-// count returns how many registrations had to be announced more than once, and how many are not announced.
-func (h *herd) count() (again, down int) {
+// announced returns how often the registrations were announced, all together.
+func (h *herd) announced() (n int) {
 	for _, reg := range h.regs {
-		st := reg.Status()
-		if st.Count > 1 {
-			again++
-		}
-		if st.State != discovery.RegistrationUp {
-			down++
+		n += reg.Status().Count
+	}
+	return n
+}
+
+// down returns how many are not announced.
+func (h *herd) down() (n int) {
+	for _, reg := range h.regs {
+		if reg.Status().State != discovery.RegistrationUp {
+			n++
 		}
 	}
-	return again, down
+	return n
 }
 
 func (h *herd) close() error {
