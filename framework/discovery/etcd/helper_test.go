@@ -59,7 +59,7 @@ func (r mainWithWorld) Run() int {
 
 func TestMain(m *testing.M) {
 	// The tests mostly wait for leases and timeouts, so more of them than there are processors can run at a time.
-	if err := flag.Set("test.parallel", "24"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
 	fakeetcd.AllowBubbles()

@@ -27,8 +27,8 @@ import (
 
 // How much a test puts on. The defaults fit a test run; the numbers that are promised are for runs by hand.
 var (
-	registrars = flag.Int("registrars", 200, "registrations that a restart of etcd hits; 2000 is what is promised")
-	losses     = flag.Int("losses", 15, "how often each of 20 registrations loses its lease; 50 is what is promised")
+	registrars = flag.Int("registrars", 100, "registrations that a restart of etcd hits; 2000 is what is promised")
+	losses     = flag.Int("losses", 10, "how often each of 20 registrations loses its lease; 50 is what is promised")
 )
 
 func TestA19RevokedAndRestoredRoleEndsByItself(t *testing.T) {

@@ -301,7 +301,7 @@ func TestA12CloseAtAnyMomentLeavesNothing(t *testing.T) {
 	})
 	r := f.registrar()
 	inst := discoverytest.Instance("user", addr1)
-	for n := range 250 {
+	for n := range 150 {
 		reg, err := r.Register(f.ctx(), *inst)
 		if err != nil {
 			t.Fatal(err)
@@ -342,7 +342,7 @@ func TestA14LostWatchOfTheOwnKeyCostsNoSecondLease(t *testing.T) {
 // Not in parallel, see above.
 func TestA15DeletedPrefixComesBackWithFewCalls(t *testing.T) {
 	f, rel := newRelayed(t, devetcd.Config{})
-	const n = 300
+	const n = 200
 	regs := f.registerAll(addrs(n), f.registrar(withTTL(30*time.Second), func(o *etcd.Options) {
 		o.CallTimeout = etcd.DefaultCallTimeout
 		o.Timing = etcd.Timing{Audit: time.Hour} // no help by the audit
@@ -384,7 +384,7 @@ func TestA16LostAnswersOnAnyCallLeaveOneKeyAndOneLeaseEach(t *testing.T) {
 		}
 		return nil
 	})
-	const rounds, n = 3, 50
+	const rounds, n = 3, 25
 	for range rounds {
 		r := f.registrar(withTTL(10 * time.Second))
 		broken.Store(true)
