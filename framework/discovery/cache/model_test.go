@@ -442,7 +442,7 @@ func sourceKinds(trouble []string) []string {
 
 func TestModelSourceAndCacheSurviveTheirLink(t *testing.T) {
 	t.Parallel()
-	model.Check(t, append(fakeetcd.Links(), "join", "join", "drain", "leave", "die", "corrupt", "compact", "storm"), 12, runSource(""))
+	model.Check(t, append(fakeetcd.Links(), "join", "join", "drain", "leave", "die", "corrupt", "compact", "storm", "expire tokens"), 12, runSource(""))
 }
 
 func TestModelSourceAndCacheSurviveEverything(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 
 func TestARefusedWatchOfTheOwnKeyIsAskedForLessAndLess(t *testing.T) {
 	t.Parallel()
-	model.Repeat(t, 3, model.Schedule{
+	model.Repeat(t, 2, model.Schedule{
 		{Wait: time.Second, Kind: "refuse watches", N: 27},
 		{Wait: 20 * time.Second, Kind: "reset"},
 		{Wait: 20 * time.Second, Kind: "reset"},
@@ -25,7 +25,7 @@ func TestARefusedWatchOfTheOwnKeyIsAskedForLessAndLess(t *testing.T) {
 
 func TestAnIncarnationThatComesBackYieldsToWhoCameMeanwhile(t *testing.T) {
 	t.Parallel()
-	model.Repeat(t, 3, model.Schedule{
+	model.Repeat(t, 2, model.Schedule{
 		{Wait: time.Second, Kind: "register"},
 		{Wait: time.Second, Kind: "close", N: 50},
 		{Wait: time.Second, Kind: "return"},
@@ -34,7 +34,7 @@ func TestAnIncarnationThatComesBackYieldsToWhoCameMeanwhile(t *testing.T) {
 
 func TestAnInstanceCanComeBackAfterItsCloseWasCutOff(t *testing.T) {
 	t.Parallel()
-	model.Repeat(t, 3, nil, func(ctx context.Context, w model.World, _ model.Schedule) error {
+	model.Repeat(t, 2, nil, func(ctx context.Context, w model.World, _ model.Schedule) error {
 		r, err := etcd.NewRegistrar(w.Client, etcd.Options{})
 		if err != nil {
 			return err

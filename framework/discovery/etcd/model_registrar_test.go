@@ -424,7 +424,7 @@ func lives(more ...string) []string {
 
 func TestModelRegistrarSurvivesItsLink(t *testing.T) {
 	t.Parallel()
-	model.Check(t, append(fakeetcd.Links(), "update", "close", "register"), 12, runRegistrar)
+	model.Check(t, append(fakeetcd.Links(), "update", "close", "register", "expire tokens"), 12, runRegistrar)
 }
 
 func TestModelRegistrarSurvivesEverything(t *testing.T) {
@@ -434,5 +434,5 @@ func TestModelRegistrarSurvivesEverything(t *testing.T) {
 
 func TestModelRegistrationsShareAnAddress(t *testing.T) {
 	t.Parallel()
-	model.Check(t, lives("revoke all", "reset"), 12, runRegistrar)
+	model.Check(t, lives("revoke all", "reset", "expire tokens"), 12, runRegistrar)
 }

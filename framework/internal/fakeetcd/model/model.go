@@ -44,6 +44,17 @@ func (s Schedule) String() string {
 	return b.String()
 }
 
+// client makes a client; one with a password when the schedule knows tokens.
+func (s Schedule) client(etcd *fakeetcd.Server) (*clientv3.Client, error) {
+	for _, st := range s {
+		if st.Kind == "expire tokens" {
+			etcd.Protect()
+			return etcd.ClientWithPassword("shop", "secret")
+		}
+	}
+	return etcd.Client()
+}
+
 // World is what a run is given: an etcd, a client of it, and a source of faults.
 type World struct {
 	Server  *fakeetcd.Server
@@ -110,7 +121,7 @@ func bubble(t *testing.T, s Schedule, run Run) (took time.Duration, err error) {
 		w := World{Server: fakeetcd.New()}
 		defer w.Server.Close()
 		w.Trouble = fakeetcd.NewTrouble(w.Server)
-		if w.Client, err = w.Server.Client(); err != nil {
+		if w.Client, err = s.client(w.Server); err != nil {
 			return
 		}
 		defer w.Client.Close()
