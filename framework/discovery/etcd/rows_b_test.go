@@ -241,6 +241,7 @@ func TestB23LargeServicesAreListedWithinSmallMessages(t *testing.T) {
 			if !m.within(2 * time.Second) {
 				t.Errorf("listing %d values of %d bytes took %v, want 2 s at most", tc.n, tc.size, time.Since(m.start))
 			}
+			t.Logf("%d values of %d bytes: %v", tc.n, tc.size, time.Since(m.start))
 			f.put(discoverytest.Instance("user", "192.168.0.1:1"))
 			w.Wait("one more", func(u discovery.Update) bool { return len(u.Instances) == want+1 })
 		})
@@ -276,7 +277,7 @@ func TestB25ReconnectionsWithEventsAndReadersStandInNobodysWay(t *testing.T) {
 	s := f.source(func(o *etcd.Options) { o.Timing.AntiEntropy = 50 * time.Millisecond })
 	w := discoverytest.NewWatcher(t, s, "user", nil)
 	w.WaitAddrs()
-	ctx, cancel := context.WithCancel(f.ctx())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { // readers that come and go
