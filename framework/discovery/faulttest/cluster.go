@@ -155,9 +155,7 @@ func (c *Cluster) connect(username, password string) error {
 	old := c.admin
 	c.admin, c.user = admin, [2]string{username, password}
 	c.mu.Unlock()
-	if err := closeClient(old); err != nil {
-		return err
-	}
+	closeClient(old)
 	for _, m := range c.members {
 		cli, err := newClient([]string{m.client}, username, password, grpc.WithChainUnaryInterceptor(c.countOwn))
 		if err != nil {
@@ -167,26 +165,23 @@ func (c *Cluster) connect(username, password string) error {
 		old := m.cli
 		m.cli = cli
 		m.mu.Unlock()
-		if err := closeClient(old); err != nil {
-			return err
-		}
+		closeClient(old)
 	}
 	return nil
 }
 
 func (c *Cluster) disconnect() error {
-	_ = closeClient(c.Admin())
+	closeClient(c.Admin())
 	for _, m := range c.members {
-		_ = closeClient(m.direct())
+		closeClient(m.direct())
 	}
 	return nil
 }
 
-func closeClient(cli *clientv3.Client) error {
+func closeClient(cli *clientv3.Client) {
 	if cli != nil {
 		_ = cli.Close() // only ever reports that its context was cancelled
 	}
-	return nil
 }
 
 // newClient connects quickly, again and again, and not before it is used.

@@ -46,12 +46,10 @@ const (
 
 // NewProxy starts a proxy on a free port of 127.0.0.1 in front of target, a host:port that need not be there yet. The
 // caller must Close it.
-func NewProxy(target string) (*Proxy, error) { return newProxy(target, "127.0.0.1:0") }
-
-func newProxy(target, listen string) (*Proxy, error) {
+func NewProxy(target string) (*Proxy, error) {
 	ctx := context.Background() // the proxy lives until Close
 	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", listen)
+	listener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy in front of %q: %w", target, err)
 	}

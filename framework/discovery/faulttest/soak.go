@@ -112,7 +112,7 @@ func newSoak(lab *Lab, opt SoakOptions) (*soak, error) {
 	if opt.TTL == 0 {
 		opt.TTL = 5 * time.Second
 	}
-	s := &soak{lab: lab, opt: opt, adapter: adapter, rng: rand.New(rand.NewPCG(opt.Seed, 1)), script: opt.Faults} //nolint:gosec // must be repeatable
+	s := &soak{lab: lab, opt: opt, adapter: adapter, rng: rand.New(rand.NewPCG(opt.Seed, 1)), script: opt.Faults}
 	s.report = SoakReport{Seed: opt.Seed, Faults: map[string]int{}, Converged: map[string]time.Duration{}}
 	s.report.Members = []int{1, 3, 3}[s.rng.IntN(3)]
 	if opt.Members > 0 {

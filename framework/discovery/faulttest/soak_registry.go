@@ -41,12 +41,17 @@ type removal struct {
 }
 
 func watchRegistry(c *Cluster, prefix string) *registryWatch {
+	w := newRegistryWatch(c, prefix)
+	w.reader = loop.Start(c.lab.ctx, w.read)
+	return w
+}
+
+func newRegistryWatch(c *Cluster, prefix string) *registryWatch {
 	w := &registryWatch{
 		c: c, prefix: prefix, first: map[string]map[string]int64{}, graves: map[string][]int64{},
 		dead: map[string]map[string]bool{}, now: map[string]string{}, resume: make(chan struct{}),
 	}
 	close(w.resume)
-	w.reader = loop.Start(c.lab.ctx, w.read)
 	return w
 }
 
@@ -95,6 +100,10 @@ func (w *registryWatch) left(addr string, confirmed bool) {
 	if err != nil {
 		return // etcd went away just now; there is nothing to compare with
 	}
+	w.leftAt(addr, rev)
+}
+
+func (w *registryWatch) leftAt(addr string, rev int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.graves[addr] = append(w.graves[addr], rev)
@@ -208,17 +217,17 @@ func (w *registryWatch) removals() []removal {
 	return out
 }
 
-// Violation is an invariant that did not hold.
-type Violation struct {
+// ViolationError is an invariant that did not hold.
+type ViolationError struct {
 	// Invariant is I1 to I8, or what else must be.
 	Invariant string
 	err       error
 }
 
-func (v *Violation) Error() string { return v.Invariant + " is violated: " + v.err.Error() }
+func (v *ViolationError) Error() string { return v.Invariant + " is violated: " + v.err.Error() }
 
-func (v *Violation) Unwrap() error { return v.err }
+func (v *ViolationError) Unwrap() error { return v.err }
 
 func violation(invariant, format string, args ...any) error {
-	return &Violation{Invariant: invariant, err: fmt.Errorf(format, args...)}
+	return &ViolationError{Invariant: invariant, err: fmt.Errorf(format, args...)}
 }

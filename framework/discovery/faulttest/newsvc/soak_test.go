@@ -57,7 +57,7 @@ func TestASoakNoticesWhenCallsGoAstray(t *testing.T) {
 	_, err := newLab(t, built.subject).Soak(ctx, faulttest.SoakOptions{
 		Adapter: newsvc.NoAuthority, Seed: 2, Members: 1, Faults: []string{"address reused"},
 	})
-	var v *faulttest.Violation
+	var v *faulttest.ViolationError
 	if !errors.As(err, &v) || v.Invariant != "I2" || !strings.Contains(err.Error(), "address reused") {
 		t.Errorf("servers that answer for others go unnoticed, or the faults untold: %v", err)
 	}
