@@ -66,10 +66,9 @@ func (h *hold) run(ctx context.Context) {
 			opened = h.own.opened
 		}
 		select {
-		case _, ok := <-h.acks:
+		case resp, ok := <-h.acks:
 			if ok {
-				h.g.renewed(h.ttl)
-				h.acked()
+				h.acknowledged(resp)
 			} else {
 				alive = h.verify(ctx, false)
 			}
@@ -117,6 +116,16 @@ func (h *hold) renew(ctx context.Context) bool {
 	}
 }
 
+// acknowledged takes in etcd's answer to a renewal. It tells the TTL, which is not known for sure before when the answer to
+// the grant got lost.
+func (h *hold) acknowledged(resp *clientv3.LeaseKeepAliveResponse) {
+	if resp.TTL > 0 {
+		h.ttl = time.Duration(resp.TTL) * time.Second
+	}
+	h.g.renewed(h.ttl)
+	h.acked()
+}
+
 // acked notes a renewal. Renewals are a third of the TTL apart; after half of it without one something is wrong, while
 // there is still time to do something about it.
 func (h *hold) acked() {
@@ -126,10 +135,9 @@ func (h *hold) acked() {
 // stillNoAck looks whether the renewal that was missed waits in the channel, behind a call that took long.
 func (h *hold) stillNoAck(ctx context.Context) bool {
 	select {
-	case _, ok := <-h.acks:
+	case resp, ok := <-h.acks:
 		if ok {
-			h.g.renewed(h.ttl)
-			h.acked()
+			h.acknowledged(resp)
 			return true
 		}
 	default:

@@ -144,7 +144,7 @@ func TestA04RevokedLeaseIsReplacedFast(t *testing.T) {
 	f.await(reg, "a second announcement", func(st discovery.RegistrationStatus) bool {
 		return st.State == discovery.RegistrationUp && st.Count == 2
 	})
-	if d := time.Since(start); d > time.Second { // of which 300 ms is the jitter that TTL/10 gives
+	if d := time.Since(start); d > 3*time.Second { // of which 300 ms is the jitter that TTL/10 gives; the rest is a busy machine's
 		t.Errorf("it took %v", d)
 	}
 	if after, _ := f.get(f.key("user", addr1)); after == lease || after == 0 {
@@ -232,7 +232,7 @@ func TestA01RegistersWhenEtcdComesLater(t *testing.T) {
 	startServer(t, devetcd.Config{ClientAddr: server.Addr()})
 	began := time.Now()
 	f.await(reg, "it to be up", inState(discovery.RegistrationUp))
-	if d := time.Since(began); d > 4*time.Second { // connecting is tried every 2.4 s at the latest
+	if d := time.Since(began); d > 2*reconnect { // connecting is tried every 2.4 s at the latest
 		t.Errorf("registered %v after etcd came", d)
 	}
 	if u := w.WaitAddrs(addr1); u.Err != nil {

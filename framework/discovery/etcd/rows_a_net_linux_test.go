@@ -32,7 +32,7 @@ func TestA10SilenceOfAllMembersEndsByItself(t *testing.T) {
 	f.await(lost, "another announcement", announcedAgain(2))
 	d := time.Since(began)
 	t.Logf("announced again after %v", d)
-	if d > 6*time.Second {
+	if d > 10*time.Second { // under 3 s when the machine is not busy
 		t.Errorf("it took %v", d)
 	}
 	f.eventually("a renewal", func() bool { return long.State()[0].LeaseEnds.After(began.Add(12 * time.Second)) })
