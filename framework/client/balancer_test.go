@@ -185,3 +185,43 @@ func TestABalancerThatIsReplacedTellsNothingAnyMore(t *testing.T) {
 	ready(t, c)
 	mustCall(t, c)
 }
+
+func TestInstancesThatAllStopServingAreUsedUntilTheyAreGone(t *testing.T) {
+	t.Parallel()
+	a, b := startServer(t, "127.0.0.1:0", nil), startServer(t, "127.0.0.1:0", nil)
+	r := newRegistry(a.addr, b.addr)
+	c := connect(t, r, nil)
+	eventually(t, "both take calls", func() bool { return takesCalls(c, a.addr) && takesCalls(c, b.addr) })
+	a.health.Shutdown()
+	b.health.Shutdown()
+	eventually(t, "none takes calls", func() bool { return !takesCalls(c, a.addr) && !takesCalls(c, b.addr) })
+	seen := map[string]int{}
+	for range 10 {
+		seen[mustCall(t, c)]++
+	}
+	if seen[a.addr] != 5 || seen[b.addr] != 5 {
+		t.Errorf("who answered: %v, want each of two in turn", seen)
+	}
+	next := startServer(t, "127.0.0.1:0", nil)
+	r.set(a.addr, b.addr, next.addr)
+	eventually(t, "the newcomer takes calls", func() bool { return takesCalls(c, next.addr) })
+	for range 10 {
+		if addr := mustCall(t, c); addr != next.addr {
+			t.Fatalf("%s answered though another instance serves", addr)
+		}
+	}
+}
+
+func TestAnInstanceThatNeverServedIsNoLastResort(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "127.0.0.1:0", nil)
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	c := mustConn(t, newFactory(t, newRegistry(s.addr), nil), "user-service")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := call(ctx, c, methodPut); err == nil {
+		t.Error("an instance that never served answered")
+	}
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	mustCall(t, c)
+}

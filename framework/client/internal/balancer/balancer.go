@@ -1,7 +1,8 @@
 // Package balancer is the policy by which a connection picks instances: each ready one in turn. It differs from gRPC's
-// round_robin in one thing: an instance that joins takes calls as soon as it is connected. round_robin asks its health
+// round_robin in two things. An instance that joins takes calls as soon as it is connected. round_robin asks its health
 // service first, one more round trip before it is of use, though instances announce themselves only when they serve.
-// Those that are there from the beginning, and those that are connected again, are asked first here too.
+// Those that are there from the beginning, and those that are connected again, are asked first here too. And when nobody
+// else is there, an instance that served and says NOT_SERVING now is used until it is gone: most probably it drains.
 //
 // It has no retries and resolves nothing. Importing it registers [Name] with gRPC, which knows policies by name only.
 package balancer
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/endpointsharding"
 	"google.golang.org/grpc/balancer/pickfirst"
+	"google.golang.org/grpc/connectivity"
 )
 
 // Name is what service configs call the policy.
@@ -64,5 +66,34 @@ type reporter struct {
 // UpdateState implements [balancer.ClientConn].
 func (r *reporter) UpdateState(s balancer.State) {
 	r.observer.Load().see(s.Picker)
+	if s.ConnectivityState != connectivity.Ready {
+		s = lastResort(s)
+	}
 	r.ClientConn.UpdateState(s)
+}
+
+// lastResort is the state when no instance takes calls: those that are about to stop take them, if there are any. When
+// all instances leave at once, and etcd can't tell who comes in their place, they are all there is.
+func lastResort(s balancer.State) balancer.State {
+	var p pickers
+	for _, c := range endpointsharding.ChildStatesFromPicker(s.Picker) {
+		if l, ok := c.State.Picker.(leaving); ok {
+			p.all = append(p.all, l.last)
+		}
+	}
+	if len(p.all) == 0 {
+		return s
+	}
+	return balancer.State{ConnectivityState: connectivity.Ready, Picker: &p}
+}
+
+// pickers takes each of its pickers in turn.
+type pickers struct {
+	all  []balancer.Picker
+	next atomic.Uint32
+}
+
+// Pick implements [balancer.Picker].
+func (p *pickers) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
+	return p.all[p.next.Add(1)%uint32(len(p.all))].Pick(info)
 }

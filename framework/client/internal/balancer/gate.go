@@ -24,6 +24,7 @@ type gate struct {
 	conn  balancer.SubConn // the ready one, whose health is followed; nil for none
 	open  bool             // whether it takes calls
 	shut  error            // why it does not; nil while that is not known yet
+	once  bool             // it was open before it was shut
 }
 
 // NewSubConn implements [balancer.ClientConn]: it follows the health of the connection whenever it is ready.
@@ -56,10 +57,10 @@ func (g *gate) changed(sc balancer.SubConn, ready bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if ready {
-		g.conn, g.open, g.shut = sc, g.fresh, nil
+		g.conn, g.open, g.shut, g.once = sc, g.fresh, nil, false
 		g.fresh = false
 	} else if g.conn == sc {
-		g.conn, g.open, g.shut = nil, false, nil
+		g.conn, g.open, g.shut, g.once = nil, false, nil, false
 	}
 }
 
@@ -78,6 +79,7 @@ func (g *gate) health(sc balancer.SubConn, s balancer.SubConnState) {
 		}
 		g.open, g.shut = true, nil
 	case connectivity.TransientFailure:
+		g.once = g.once || g.open
 		g.open, g.shut = false, fmt.Errorf("the instance does not serve at present: %v", s.ConnectionError)
 	default:
 		return
@@ -89,8 +91,17 @@ func (g *gate) stateLocked() balancer.State {
 	switch {
 	case g.leaf.ConnectivityState != connectivity.Ready || g.open:
 		return g.leaf
+	case g.shut != nil && g.once:
+		return balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: leaving{base.NewErrPicker(g.shut), g.leaf.Picker}}
 	case g.shut != nil:
 		return balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(g.shut)}
 	}
 	return balancer.State{ConnectivityState: connectivity.Connecting, Picker: base.NewErrPicker(balancer.ErrNoSubConnAvailable)}
+}
+
+// leaving is the picker of an instance that served and says that it does not any more. Most probably it is about to
+// stop, and answers until it does: it is the last resort.
+type leaving struct {
+	balancer.Picker // says why it is not used
+	last            balancer.Picker
 }
