@@ -446,11 +446,7 @@ func sourceKinds(trouble []string) []string {
 
 func TestModelSourceAndCacheSurviveTheirLink(t *testing.T) {
 	t.Parallel()
-<<<<<<< /tmp/mw/framework/discovery/cache/model_test.go
 	model.Check(t, append(fakeetcd.Links(), "join", "join", "drain", "leave", "die", "corrupt", "compact", "storm", "flood", "expire tokens"), 12, runSource(""))
-=======
-	model.Check(t, append(fakeetcd.Links(), "join", "join", "drain", "leave", "die", "corrupt", "compact", "storm", "expire tokens"), 12, runSource(""))
->>>>>>> /tmp/s_new
 }
 
 func TestModelSourceAndCacheSurviveEverything(t *testing.T) {
