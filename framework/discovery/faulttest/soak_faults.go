@@ -7,9 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Classes of faults: of each class at most one is active at a time.
@@ -157,99 +154,6 @@ func (s *soak) setBack(ctx context.Context, do func(context.Context) error) erro
 	s.registry.pause()
 	defer s.registry.again()
 	return do(ctx)
-}
-
-func dataKinds() []soakKind {
-	return []soakKind{
-		{name: "history compacted", class: classData, begin: func(ctx context.Context, s *soak, f *injected) error {
-			rev, err := s.cluster.Revision(ctx)
-			if err != nil {
-				return err
-			}
-			f.detail = fmt.Sprintf("up to %d", rev)
-			_, err = s.cluster.Admin().Compact(ctx, rev, clientv3.WithCompactPhysical())
-			return err
-		}},
-		{name: "keys deleted", class: classData, begin: func(ctx context.Context, s *soak, f *injected) error {
-			res, err := s.cluster.Admin().Delete(ctx, s.territory(), clientv3.WithPrefix())
-			if err == nil {
-				f.detail = fmt.Sprintf("%d keys", res.Deleted)
-			}
-			return err
-		}},
-		{name: "leases revoked", class: classData, begin: func(ctx context.Context, s *soak, f *injected) error {
-			leases, err := s.cluster.Leases(ctx)
-			if err != nil {
-				return err
-			}
-			f.detail = fmt.Sprintf("%d leases", len(leases))
-			for _, id := range leases {
-				if _, err := s.cluster.Admin().Revoke(ctx, id); err != nil && !strings.Contains(err.Error(), "not found") {
-					return err
-				}
-			}
-			return nil
-		}},
-		{name: "value corrupted", class: classData, begin: func(ctx context.Context, s *soak, f *injected) error {
-			v := s.anyServer()
-			junk := s.adapter.Keys(v.service) + "junk"
-			f.detail = v.String() + ", and a key that is no address"
-			f.heal = func(ctx context.Context) error {
-				_, err := s.cluster.Admin().Delete(ctx, junk)
-				return err
-			}
-			_, err := s.cluster.Admin().Put(ctx, s.keyOf(v), "{\"Addr\": 7")
-			if err == nil {
-				_, err = s.cluster.Admin().Put(ctx, junk, "\x00\xff")
-			}
-			return err
-		}},
-		{name: "no space", class: classData, limit: SoakConvergeDenied, begin: func(ctx context.Context, s *soak, f *injected) error {
-			f.heal = func(ctx context.Context) error { return s.alarm(ctx, etcdserverpb.AlarmRequest_DEACTIVATE) }
-			return s.alarm(ctx, etcdserverpb.AlarmRequest_ACTIVATE)
-		}},
-		{name: "permission revoked", class: classData, limit: SoakConvergeDenied, usable: func(s *soak) bool { return s.auth }, begin: func(ctx context.Context, s *soak, f *injected) error {
-			f.heal = func(ctx context.Context) error {
-				_, err := s.cluster.Admin().UserGrantRole(ctx, soakUser, soakUser)
-				return err
-			}
-			_, err := s.cluster.Admin().UserRevokeRole(ctx, soakUser, soakUser)
-			return err
-		}},
-	}
-}
-
-// alarm says that there is no space, or that there is again.
-func (s *soak) alarm(ctx context.Context, action etcdserverpb.AlarmRequest_AlarmAction) error {
-	list, err := s.cluster.Admin().MemberList(ctx)
-	if err != nil {
-		return err
-	}
-	cli := clientv3.RetryMaintenanceClient(s.cluster.Admin(), s.cluster.Admin().ActiveConnection())
-	_, err = cli.Alarm(ctx, &etcdserverpb.AlarmRequest{Action: action, MemberID: list.Members[0].ID, Alarm: etcdserverpb.AlarmType_NOSPACE})
-	return err
-}
-
-// setUpAuth gives the subjects a user that may use their territory and nothing else.
-func (s *soak) setUpAuth(ctx context.Context) error {
-	if err := s.cluster.Login("", ""); err != nil {
-		return err
-	}
-	cli := s.cluster.Admin()
-	var errs []error
-	note := func(_ any, err error) { errs = append(errs, err) }
-	note(cli.RoleAdd(ctx, "root"))
-	note(cli.UserAdd(ctx, "root", soakSecret))
-	note(cli.UserGrantRole(ctx, "root", "root"))
-	note(cli.RoleAdd(ctx, soakUser))
-	note(cli.RoleGrantPermission(ctx, soakUser, s.territory(), clientv3.GetPrefixRangeEnd(s.territory()), clientv3.PermissionType(clientv3.PermReadWrite)))
-	note(cli.UserAdd(ctx, soakUser, soakSecret))
-	note(cli.UserGrantRole(ctx, soakUser, soakUser))
-	note(cli.AuthEnable(ctx))
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("switch passwords on: %w", err)
-	}
-	return s.cluster.Login("root", soakSecret)
 }
 
 func linkKinds() []soakKind {

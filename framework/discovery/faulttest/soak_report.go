@@ -110,7 +110,11 @@ func (s *soak) sample(ctx context.Context) error {
 		}
 		x.ServerGoroutines, x.ServerHeap, x.ServerFiles = max(x.ServerGoroutines, st.Goroutines), max(x.ServerHeap, st.HeapBytes), max(x.ServerFiles, int(st.FDs))
 	}
-	e, err := s.cluster.Stats(ctx)
+	var e EtcdStats
+	err := persist(ctx, func(ctx context.Context) (err error) {
+		e, err = s.cluster.Stats(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -179,9 +183,13 @@ func (s *soak) load(ctx context.Context) error {
 	s.asked = soakLoad{at: time.Now(), members: map[int]int64{}, own: s.cluster.own.Load()}
 	var grown int64
 	for _, m := range s.cluster.members {
-		stats := EtcdStats{Requests: map[string]int64{}}
+		var stats EtcdStats
 		pid := m.PID()
-		if err := m.addMetrics(ctx, &stats); err != nil {
+		err := persist(ctx, func(ctx context.Context) error {
+			stats = EtcdStats{Requests: map[string]int64{}}
+			return m.addMetrics(ctx, &stats)
+		})
+		if err != nil {
 			return err
 		}
 		for _, n := range stats.Requests {
