@@ -402,7 +402,7 @@ func TestOptionsAreChecked(t *testing.T) {
 func TestA25ManyRegistrationsShareOneStream(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	r := f.registrar()
+	r := f.registrar(withTTL(6 * time.Second))
 	const n = 40
 	regs := make([]discovery.Registration, n)
 	for k := range n {
@@ -418,7 +418,7 @@ func TestA25ManyRegistrationsShareOneStream(t *testing.T) {
 		}
 	}
 	// When the first lease would have ended all of them are there still, and none was written again.
-	timer := time.NewTimer(4 * time.Second)
+	timer := time.NewTimer(7 * time.Second)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
