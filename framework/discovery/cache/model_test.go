@@ -41,7 +41,6 @@ type sourceModel struct {
 	src     *etcd.Source
 	cache   *cache.Cache
 	prefix  string
-	dir     string
 	loops   loop.Group
 	watches []*loop.Loop // of the cache, by those that come and go
 	next    int          // the number of the next incarnation
@@ -409,35 +408,33 @@ func (m *sourceModel) finish() error {
 }
 
 // runSource runs one schedule.
-func runSource(dir string) model.Run {
-	return func(ctx context.Context, w model.World, steps model.Schedule) error {
-		m := &sourceModel{
-			ctx: ctx, w: w, prefix: discovery.ServicePrefix(discovery.DefaultPrefix, modelService), dir: dir,
-			eras: [][]moment{{{0, map[string]string{}}}}, left: map[string]bool{}, gone: map[string]time.Time{}, everGood: map[string]map[string]bool{},
-		}
-		w.Server.Observe(m.observe)
-		var err error
-		if m.src, err = etcd.NewSource(w.Client, etcd.Options{}); err != nil {
+func runSource(ctx context.Context, w model.World, steps model.Schedule) error {
+	m := &sourceModel{
+		ctx: ctx, w: w, prefix: discovery.ServicePrefix(discovery.DefaultPrefix, modelService),
+		eras: [][]moment{{{0, map[string]string{}}}}, left: map[string]bool{}, gone: map[string]time.Time{}, everGood: map[string]map[string]bool{},
+	}
+	w.Server.Observe(m.observe)
+	var err error
+	if m.src, err = etcd.NewSource(w.Client, etcd.Options{}); err != nil {
+		return err
+	}
+	m.cache = cache.New(m.src, cache.Options{HoldTTL: modelHold, Linger: 2 * time.Second})
+	defer m.cache.Close()
+	defer m.loops.Stop()
+	m.loops.Start(ctx, func(ctx context.Context) { _ = m.src.Watch(ctx, modelService, m.fromSource) })
+	m.loops.Start(ctx, func(ctx context.Context) { _ = m.cache.Watch(ctx, modelService, m.fromCache) })
+	begin := time.Now()
+	for _, st := range steps {
+		if err := backoff.Sleep(ctx, st.Wait); err != nil {
 			return err
 		}
-		m.cache = cache.New(m.src, cache.Options{HoldTTL: modelHold, Linger: 2 * time.Second})
-		defer m.cache.Close()
-		defer m.loops.Stop()
-		m.loops.Start(ctx, func(ctx context.Context) { _ = m.src.Watch(ctx, modelService, m.fromSource) })
-		m.loops.Start(ctx, func(ctx context.Context) { _ = m.cache.Watch(ctx, modelService, m.fromCache) })
-		begin := time.Now()
-		for _, st := range steps {
-			if err := backoff.Sleep(ctx, st.Wait); err != nil {
-				return err
-			}
-			m.step(st)
-		}
-		asked := w.Server.Requests()
-		if n, most := asked["Range"]+asked["Watch"], 60+20*len(steps)+int(10*time.Since(begin).Seconds()); n > most {
-			return fmt.Errorf("%d requests in %v, want at most %d: %v", n, time.Since(begin), most, asked)
-		}
-		return m.finish()
+		m.step(st)
 	}
+	asked := w.Server.Requests()
+	if n, most := asked["Range"]+asked["Watch"], 60+20*len(steps)+int(10*time.Since(begin).Seconds()); n > most {
+		return fmt.Errorf("%d requests in %v, want at most %d: %v", n, time.Since(begin), most, asked)
+	}
+	return m.finish()
 }
 
 func sourceKinds(trouble []string) []string {
@@ -446,10 +443,10 @@ func sourceKinds(trouble []string) []string {
 
 func TestModelSourceAndCacheSurviveTheirLink(t *testing.T) {
 	t.Parallel()
-	model.Check(t, append(fakeetcd.Links(), "join", "join", "drain", "leave", "die", "corrupt", "compact", "storm", "flood", "expire tokens"), 12, runSource(""))
+	model.Check(t, append(fakeetcd.Links(), "join", "join", "drain", "leave", "die", "corrupt", "compact", "storm", "flood", "expire tokens"), 12, runSource)
 }
 
 func TestModelSourceAndCacheSurviveEverything(t *testing.T) {
 	t.Parallel()
-	model.Check(t, sourceKinds(fakeetcd.Kinds()), 15, runSource(""))
+	model.Check(t, sourceKinds(fakeetcd.Kinds()), 15, runSource)
 }
