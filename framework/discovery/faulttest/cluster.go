@@ -73,6 +73,12 @@ func (lab *Lab) StartCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, 
 		}
 		c.members = append(c.members, m)
 	}
+	for _, m := range c.members { // from here on the members are read by the proxies between them
+		m.peers.change(func() {
+			m.peers.label = raftSender
+			m.peers.refuse = func(from string) bool { return c.cutOff(m, from) }
+		})
+	}
 	if err := c.connect("", ""); err != nil {
 		return nil, err
 	}

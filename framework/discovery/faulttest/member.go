@@ -48,10 +48,6 @@ func newMember(ctx context.Context, c *Cluster, i int) (*Member, error) {
 	if m.peers, err = NewProxy(m.peer); err != nil {
 		return nil, err
 	}
-	m.peers.change(func() {
-		m.peers.label = raftSender
-		m.peers.refuse = func(from string) bool { return c.cutOff(m, from) }
-	})
 	return m, c.lab.own(m.peers.Close)
 }
 
