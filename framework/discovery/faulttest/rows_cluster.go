@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // reconnected is how long callers that were kept from the other members get to connect to them.
@@ -133,15 +132,9 @@ func (s *stage) announced(ctx context.Context) error {
 
 // announcedBy tells whether a side's newcomers are in etcd.
 func (s *stage) announcedBy(ctx context.Context, d *side) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	for _, p := range d.fresh {
-		resp, err := s.etcd().Get(ctx, d.adapter.Keys(d.service)+p.Addr(), clientv3.WithCountOnly())
-		if err != nil || resp.Count == 0 {
-			return false
-		}
-	}
-	return true
+	prefix := d.adapter.Keys(d.service)
+	keys, err := s.keys(ctx, prefix)
+	return err == nil && !slices.ContainsFunc(d.fresh, func(p *ServerProc) bool { return !keys[prefix+p.Addr()] })
 }
 
 // leaderless shows that a member knows of no leader.

@@ -10,20 +10,16 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
 // listed says which of an adapter's living servers are not in etcd; empty: none.
 func (s *stage) listed(ctx context.Context, d *side) string {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	prefix := d.adapter.Keys(d.service)
-	resp, err := s.etcd().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	keys, err := s.keys(ctx, prefix)
 	if err != nil {
 		return "etcd does not answer"
-	}
-	keys := map[string]bool{}
-	for _, kv := range resp.Kvs {
-		keys[string(kv.Key)] = true
 	}
 	missing := 0
 	for _, p := range d.live {
@@ -35,6 +31,37 @@ func (s *stage) listed(ctx context.Context, d *side) string {
 		return fmt.Sprintf("%d of %d servers are not in etcd", missing, len(d.live))
 	}
 	return ""
+}
+
+// keys returns the keys below a prefix, as the first member says that answers for all: others may be cut off.
+func (s *stage) keys(ctx context.Context, prefix string) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	type listing struct {
+		resp *clientv3.GetResponse
+		err  error
+	}
+	listings := make(chan listing, s.cluster.Members())
+	var asked loop.Group
+	defer asked.Stop()
+	for i := range s.cluster.Members() {
+		asked.Start(ctx, func(ctx context.Context) {
+			resp, err := s.cluster.Member(i).direct().Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+			listings <- listing{resp, err}
+		})
+	}
+	var err error
+	for range s.cluster.Members() {
+		l := <-listings
+		if err = l.err; err == nil {
+			keys := map[string]bool{}
+			for _, kv := range l.resp.Kvs {
+				keys[string(kv.Key)] = true
+			}
+			return keys, nil
+		}
+	}
+	return nil, err
 }
 
 // unused says which of an adapter's living servers have not answered since then; empty: none. settled tells whether
