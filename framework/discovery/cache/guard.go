@@ -110,16 +110,16 @@ func (g *guard) publish() []*discovery.Instance {
 	}
 }
 
-// with adds the held ones to those that are present, but no more than make up what there was at once before: where
-// instances come and die on ever new addresses the held ones would crowd out the living, of whom a caller takes a subset.
-// The last to vanish are the likeliest to live.
+// with adds the held ones to those that are present, but no more than there were at once before: where instances come and
+// die on ever new addresses the dead would crowd out the living, of whom a caller takes a subset. The last to vanish are
+// the likeliest to live. Those that are present take nobody's place: they may be new ones beside all that vanished.
 func (g *guard) with(present []*discovery.Instance) []*discovery.Instance {
 	keep := slices.Collect(maps.Values(g.held))
-	if room := max(0, g.base-len(present)); g.base > 0 && room < len(keep) {
+	if g.base > 0 && g.base < len(keep) {
 		slices.SortFunc(keep, func(a, b held) int {
 			return cmp.Or(b.since.Compare(a.since), strings.Compare(a.instance.Addr, b.instance.Addr))
 		})
-		keep = keep[:room]
+		keep = keep[:g.base]
 	}
 	out := make([]*discovery.Instance, 0, len(present)+len(keep))
 	out = append(out, present...)
