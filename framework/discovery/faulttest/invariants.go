@@ -153,11 +153,11 @@ func failureLines(all []Failure) string {
 // allowance is for a busy machine: three times what timers were late by in any process, since each is delayed at moments
 // of its own, and 20 ms for each program that waits for a processor on average.
 func (s *soak) allowance(r Report) time.Duration {
-	return 3*max(r.Behind, s.behind, s.pulse.worst()) + 20*time.Millisecond*waiting()
+	return 3*max(r.Behind, s.behind, s.pulse.worst()) + time.Duration(20*waiting())*time.Millisecond
 }
 
 // waiting is how many programs wait for each processor; 0 where the system does not tell.
-func waiting() time.Duration {
+func waiting() int {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return 0
@@ -167,7 +167,7 @@ func waiting() time.Duration {
 	if err != nil {
 		return 0
 	}
-	return time.Duration(max(load/float64(runtime.NumCPU())-1, 0))
+	return int(max(load/float64(runtime.NumCPU())-1, 0))
 }
 
 // reached waits until every client was answered by every living server since began: I1.

@@ -3,13 +3,13 @@ package faulttest
 import "bytes"
 
 // senderHeader is how members say who they are in each request to another.
-var senderHeader = []byte("X-Server-From: ")
+const senderHeader = "X-Server-From: "
 
 // raftSender finds who speaks in what was read from a connection between members. All that the consensus says carries
 // the header, at the beginning of the connection or of a later request; it may only be missed where a read ends inside
 // of it, and then the next request tells.
 func raftSender(chunk []byte) string {
-	_, after, ok := bytes.Cut(chunk, senderHeader)
+	_, after, ok := bytes.Cut(chunk, []byte(senderHeader))
 	if !ok {
 		return ""
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
@@ -88,7 +89,6 @@ type soak struct {
 	watchers int           // in etcd before the first fault
 	kills    []time.Time   // of servers, in the last half minute
 	behind   time.Duration // the most by which a call of any client began late in the phase
-	extra    int           // servers ever started beside the usual ones
 	asked    soakLoad      // what etcd was asked up to the end of the last phase
 	script   []string
 }
@@ -278,18 +278,18 @@ func (s *soak) finish(ctx context.Context) error {
 
 // logs are the ends of what the subjects wrote.
 func (s *soak) logs() string {
-	text := ""
+	var text strings.Builder
 	for _, srv := range s.servers {
 		if srv.proc != nil {
-			text += "\n" + srv.String() + srv.proc.lastWords()
+			text.WriteString("\n" + srv.String() + srv.proc.lastWords())
 		}
 	}
 	for _, c := range append(slices.Clone(s.clients), s.lonely) {
 		if c != nil && c.proc != nil {
-			text += "\n" + c.String() + c.proc.lastWords()
+			text.WriteString("\n" + c.String() + c.proc.lastWords())
 		}
 	}
-	return text
+	return text.String()
 }
 
 // ownFiles counts the open files of this process; 0 where the system does not tell.

@@ -5,7 +5,7 @@ import _ "unsafe" // for go:linkname
 // watchParent is the channel that clientv3 has for the end of the context above all watches, and that it never closes.
 //
 //go:linkname watchParent go.etcd.io/etcd/client/v3.valCtxCh
-var watchParent chan struct{}
+var watchParent chan struct{} //nolint:gochecknoglobals // it is clientv3's, not ours
 
 // AllowBubbles makes clientv3 fit for testing/synctest, for the whole process: TestMain calls it before any client is made.
 //

@@ -1,6 +1,7 @@
 package fakeetcd
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -171,7 +172,7 @@ func (t *Trouble) requests(kind string, n int) string {
 	}[kind]
 	// Such an error says that waiting helps, or that what is asked about is not there.
 	t.Patient, t.Silent = true, true
-	t.Lied = t.Lied || err == rpctypes.ErrGRPCLeaseNotFound || err == rpctypes.ErrGRPCLeaseExist
+	t.Lied = t.Lied || errors.Is(err, rpctypes.ErrGRPCLeaseNotFound) || errors.Is(err, rpctypes.ErrGRPCLeaseExist)
 	t.s.mu.Lock()
 	t.standby = func(method string) Fault {
 		if kind == "refuse some" && rand.IntN(2) == 0 || methods != nil && !slices.Contains(methods, method) {

@@ -17,8 +17,8 @@ import (
 //
 //	go test ./framework/discovery/faulttest/newsvc -run TestSoak -soak.for 30m -soak.seed 1 -timeout 60m -v
 var (
-	soakFor  = flag.Duration("soak.for", 0, "how long random faults come; 0: some quick ones, once each") //nolint:gochecknoglobals // flags are
-	soakSeed = flag.Uint64("soak.seed", 0, "repeats a soak; 0 draws a seed")                              //nolint:gochecknoglobals // flags are
+	soakFor  = flag.Duration("soak.for", 0, "how long random faults come; 0: some quick ones, once each")
+	soakSeed = flag.Uint64("soak.seed", 0, "repeats a soak; 0 draws a seed")
 )
 
 // quickFaults are those of every test run.
