@@ -74,9 +74,8 @@ func (r *restorable) wantNew(addr string) {
 		}
 		return false
 	})
-	// The guard keeps as many in use as there were at once.
-	if len(u.Instances) != len(r.callees) {
-		r.t.Errorf("%d instances are in use, want %d: those that etcd has, and of the others who were there before", len(u.Instances), len(r.callees))
+	if want := len(r.callees) + 1; len(u.Instances) != want {
+		r.t.Errorf("%d instances are in use, want %d: those that etcd has, and those that were there before", len(u.Instances), want)
 	}
 	if st := r.src.State()[0]; st.Instances != 2 {
 		r.t.Errorf("the source knows %d, want the 2 that etcd has", st.Instances)

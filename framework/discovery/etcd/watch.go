@@ -251,7 +251,7 @@ func (f *follower) publish(changed bool) {
 		err = f.watchErr
 	}
 	last := f.published
-	sameErr := (err == nil) == (last.Err == nil) && (err == nil || isPatient(err) == isPatient(last.Err))
+	sameErr := sameTrouble(last.Err, err)
 	if !changed && sameErr {
 		return
 	}
@@ -268,8 +268,17 @@ func (f *follower) publish(changed bool) {
 	f.box.put(u)
 }
 
+// sameTrouble reports whether both are nil, or both errors of one kind: which attempt failed how is no news.
+func sameTrouble(a, b error) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return isPatient(a) == isPatient(b)
+}
+
 func (f *follower) logErr(before, now error) {
 	switch {
+	case sameTrouble(before, now):
 	case now != nil:
 		f.snap.log.Warn("discovery goes on with what it knows", zap.Error(now), zap.Int("instances", len(f.published.Instances)))
 	case before != nil:
