@@ -13,12 +13,16 @@ LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 # The race detector needs a C compiler; without one the tests still run, and say so.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
-# Random faults come for this many minutes; a seed repeats a run, 0 draws one. 0 minutes: none.
+# The parts of make soak; 0 leaves one out. Random faults come for this many minutes; a seed repeats a run, 0 draws one.
 SOAK_MINUTES ?= 30
 SOAK_SEED ?= 0
-# Where tests of many packages race over the registry, and how often they are repeated after that. 0: not at all.
+# Servers are rolled and killed under 20 callers for this many minutes.
+SOAK_ROLL_MINUTES ?= 5
+# A service of this size is joined, left and followed.
+SOAK_INSTANCES ?= 50000
+# Where tests of many packages race over the registry, and how often they are repeated.
 SOAK_PACKAGES ?= ./framework/discovery ./framework/discovery/etcd/... ./framework/discovery/cache/... ./framework/discovery/discoverytest/... ./framework/grpcresolver/...
-SOAK_COUNT ?= 20
+SOAK_COUNT ?= 5
 # Where make generate writes.
 GENERATED := proto third_party templates/gomod
 # What make breaking compares with.
@@ -46,9 +50,15 @@ test: ## all tests in budget: framework with the race detector, the rest as it s
 	exit $$status
 
 .PHONY: soak
-soak: ## random faults of etcd, links and processes (SOAK_MINUTES, SOAK_SEED), then discovery tests again and again (SOAK_COUNT, SOAK_PACKAGES)
+soak: ## what takes long: random faults (SOAK_MINUTES, SOAK_SEED), rolling restarts, 50,000 instances, races
 	@if (( $(SOAK_MINUTES) > 0 )); then set -x; \
 		go test ./framework/discovery/faulttest/newsvc -run '^TestSoak$$' -count 1 -v -timeout $$(( $(SOAK_MINUTES) + 15 ))m -soak.for $(SOAK_MINUTES)m -soak.seed $(SOAK_SEED); \
+	fi
+	@if (( $(SOAK_ROLL_MINUTES) > 0 )); then set -x; \
+		go test ./framework/discovery/faulttest/newsvc -run 'Roll|Kills' -count 1 -v -timeout $$(( 3 * $(SOAK_ROLL_MINUTES) + 15 ))m -roll.full -roll.for $(SOAK_ROLL_MINUTES)m; \
+	fi
+	@if (( $(SOAK_INSTANCES) > 0 )); then set -x; \
+		cd bench && go run ./scale -n $(SOAK_INSTANCES) -rounds 3 -changes 50 -restart 2000; \
 	fi
 	@if (( $(SOAK_COUNT) > 0 )); then set -x; \
 		go test $(RACE) -count $(SOAK_COUNT) -timeout 60m $(SOAK_PACKAGES); \
