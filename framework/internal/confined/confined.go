@@ -33,8 +33,11 @@ func (e *Error) GRPCStatus() *status.Status { return e.public }
 // Public returns err as it may leave the process. It differs from err only when that wraps an [Error]: gRPC would send the
 // text of the whole, with the full text in it.
 func Public(err error) error {
+	if err == nil { // before e, which is allocated where it is declared
+		return nil
+	}
 	var e *Error
-	if err == nil || !errors.As(err, &e) {
+	if !errors.As(err, &e) {
 		return err
 	}
 	if direct, ok := err.(*Error); ok { //nolint:errorlint // the error itself, not one that wraps it

@@ -42,3 +42,9 @@ func TestOtherErrorsAreLeftAsTheyAre(t *testing.T) {
 		}
 	}
 }
+
+func TestSuccessAllocatesNothing(t *testing.T) {
+	if n := testing.AllocsPerRun(100, func() { _ = confined.Public(nil) }); n != 0 {
+		t.Errorf("%v allocations, want none: every call passes here", n)
+	}
+}
