@@ -66,7 +66,7 @@ soak: ## what takes long: random faults (SOAK_MINUTES, SOAK_SEED), rolling resta
 
 .PHONY: bench
 bench: ## compare with peers, printed as tables
-	cd bench && go run ./scale -n 10000 -rounds 3
+	cd bench && go run ./scale -n 1000,10000 -rounds 3
 	cd bench && go run .
 
 .PHONY: faults

@@ -5,6 +5,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -73,6 +74,7 @@ func byNumber(a, b string) int {
 var (
 	testOfFault = regexp.MustCompile(`(?m)^func Test([ABD])0?([0-9]{1,2})[A-Z]\w*\(t \*testing\.T\)`)
 	faultIDs    = regexp.MustCompile(`\b[ABD][1-9][0-9]?\b`)
+	wellAfter   = regexp.MustCompile(`^[0-9.]+ s$`)
 	decidedLine = regexp.MustCompile(`(?mi)^[-* ]*faults: *(.*)$`)
 )
 
@@ -85,30 +87,102 @@ func testsOf(text string) map[string]string {
 	return out
 }
 
-// tableOf reads the column "rows" of the tables in a page.
-func tableOf(text string) map[string]bool {
-	out, column := map[string]bool{}, -1
+// faultRow is one row of a table in faults.md, its cells by the heads of their columns.
+type faultRow map[string]string
+
+// tableOf reads the tables in a page that have a column "rows".
+func tableOf(text string) (out []faultRow) {
+	var heads []string
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "|") {
-			column = -1
+			heads = nil
 			continue
 		}
 		cells := strings.Split(strings.Trim(line, "|"), "|")
-		if column < 0 {
-			column = slices.IndexFunc(cells, func(c string) bool { return strings.TrimSpace(c) == "rows" })
-			if column < 0 {
-				column = len(cells) // none of this table's
-			}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if heads == nil {
+			heads = cells
 			continue
 		}
-		if column < len(cells) {
-			for _, id := range faultIDs.FindAllString(cells[column], -1) {
-				out[id] = true
-			}
+		row := faultRow{}
+		for i, c := range cells[:min(len(cells), len(heads))] {
+			row[heads[i]] = c
+		}
+		if row["rows"] != "" && strings.Trim(row["rows"], "-") != "" {
+			out = append(out, row)
 		}
 	}
 	return out
+}
+
+// wrong says why a row shows nothing, or that newsvc did not stand it; empty when all is well.
+func (r faultRow) wrong() string {
+	switch rate, err := strconv.Atoi(r["calls/s"]); {
+	case strings.Contains(r["proof"], "void") || r["proof"] == "":
+		return "nobody has seen that the fault took place: " + r["proof"]
+	case err != nil || rate < 200:
+		return "there were too few calls to notice anything: " + r["calls/s"] + " a second"
+	case !strings.HasPrefix(r["newsvc failed"], "0 of "):
+		return "newsvc lost calls: " + r["newsvc failed"]
+	case !wellAfter.MatchString(r["newsvc well after"]):
+		return "newsvc was not well in time: " + r["newsvc well after"]
+	}
+	return ""
+}
+
+// covered are the known faults that the rows show in which all is well.
+func covered(rows []faultRow) map[string]bool {
+	out := map[string]bool{}
+	for _, r := range rows {
+		if r.wrong() != "" {
+			continue
+		}
+		for _, id := range faultIDs.FindAllString(r["rows"], -1) {
+			out[id] = true
+		}
+	}
+	return out
+}
+
+func TestTheTableOfFaultsHolds(t *testing.T) {
+	t.Parallel()
+	rows := tableOf(read(t, "docs/faults.md"))
+	if len(rows) < 20 {
+		t.Errorf("docs/faults.md has %d rows, want 20 or more; write it with make faults", len(rows))
+	}
+	for _, r := range rows {
+		if why := r.wrong(); why != "" {
+			t.Errorf("%s: %s", r["id"], why)
+		}
+	}
+}
+
+func TestARowThatShowsNothingIsNoticed(t *testing.T) {
+	t.Parallel()
+	const head = "| id | rows | proof | calls/s | newsvc failed | newsvc well after |\n|---|---|---|---|---|---|\n"
+	for row, want := range map[string]string{
+		"| `a` | A1 | seen | 250 | 0 of 99 | 0.3 s |":                "",
+		"| `a` | A1 | seen | 250 | 0 of 99, writes 2 of 9 | 0.3 s |": "",
+		"| `a` | A1 | **void**: busy | 250 | void | void |":          "took place",
+		"| `a` | A1 | seen | 20 | 0 of 99 | 0.3 s |":                 "too few",
+		"| `a` | A1 | seen | 250 | 3 of 99 | 0.3 s |":                "lost calls",
+		"| `a` | A1 | seen | 250 | 0 of 99 | never |":                "in time",
+		"| `a` | A1 | seen | 250 | 0 of 99 | late: 5.2 s |":          "in time",
+	} {
+		rows := tableOf(head + row + "\n")
+		if len(rows) != 1 {
+			t.Fatalf("%d rows in %q", len(rows), row)
+		}
+		if why := rows[0].wrong(); !strings.Contains(why, want) || (why == "") != (want == "") {
+			t.Errorf("%s: wrong() = %q, want %q", row, why, want)
+		}
+		if covered(rows)["A1"] != (want == "") {
+			t.Errorf("%s: counts as shown: %v", row, covered(rows)["A1"])
+		}
+	}
 }
 
 // decisionsOf reads the lines of a page that begin with "faults:".
@@ -121,10 +195,7 @@ func decisionsOf(text string) (ids []string) {
 
 func TestEveryKnownFaultIsShown(t *testing.T) {
 	t.Parallel()
-	s := shown{tests: map[string]string{}, decided: map[string]string{}}
-	if exists("docs/faults.md") { // make faults writes it
-		s.table = tableOf(read(t, "docs/faults.md"))
-	}
+	s := shown{table: covered(tableOf(read(t, "docs/faults.md"))), tests: map[string]string{}, decided: map[string]string{}}
 	walk(t, func(file string) {
 		switch {
 		case strings.HasSuffix(file, "_test.go"):
@@ -160,7 +231,8 @@ func testPrefix(fault string) string {
 func TestFaultsAreFoundWhereTheyAreShown(t *testing.T) {
 	t.Parallel()
 	s := shown{
-		table: tableOf("# Faults\n\n| id | rows | fault |\n|---|---|---|\n| etcd-killed | A2, B9 | killed |\n\n| other | table |\n|---|---|\n| A3 | B4 |\n"),
+		table: covered(tableOf("# Faults\n\n| id | rows | proof | calls/s | newsvc failed | newsvc well after |\n|---|---|---|---|---|---|\n" +
+			"| etcd-killed | A2, B9 | killed | 250 | 0 of 9 | 1 s |\n\n| other | table |\n|---|---|\n| A3 | B4 |\n")),
 		tests: testsOf("package x\n\nfunc TestA05RenewalsAreFew(t *testing.T) {\n}\n\nfunc TestD12Health(t *testing.T) {}\n\n" +
 			"// func TestA07InAComment is none.\nfunc TestA1(t *testing.T) {}\n\nfunc TestA6x(t *testing.T) {}\n\nfunc helpA08Me(t *testing.T) {}\n"),
 		decided: map[string]string{},
