@@ -60,9 +60,9 @@ func (s settings) propagation(ctx context.Context, etcd string) (err error) {
 	// The last call mostly begins before the onlooker's event, so the times of a leave are around zero: no ratio of them means anything.
 	left, namingLeft := leaves[armNewsvc], leaves[armNaming]
 	fmt.Fprintf(s.out, "PROPAGATION samples=%d join_p50_ms=%.2f join_p99_ms=%.2f naming_join_p50_ms=%.2f naming_join_p99_ms=%.2f join_p50_ratio=%.2f join_p99_ratio=%.2f",
-		s.samples, median(ours), quantile(ours, 0.99), median(naming), quantile(naming, 0.99), median(ours)/median(naming), quantile(ours, 0.99)/quantile(naming, 0.99))
+		s.samples, stats.Median(ours), stats.Quantile(ours, 0.99), stats.Median(naming), stats.Quantile(naming, 0.99), stats.Median(ours)/stats.Median(naming), stats.Quantile(ours, 0.99)/stats.Quantile(naming, 0.99))
 	fmt.Fprintf(s.out, " leave_p50_ms=%.2f leave_p99_ms=%.2f naming_leave_p50_ms=%.2f naming_leave_p99_ms=%.2f\n",
-		median(left), quantile(left, 0.99), median(namingLeft), quantile(namingLeft, 0.99))
+		stats.Median(left), stats.Quantile(left, 0.99), stats.Median(namingLeft), stats.Quantile(namingLeft, 0.99))
 	return nil
 }
 
