@@ -202,12 +202,22 @@ func TestInstancesThatAllStopServingAreUsedUntilTheyAreGone(t *testing.T) {
 	if seen[a.addr] != 5 || seen[b.addr] != 5 {
 		t.Errorf("who answered: %v, want each of two in turn", seen)
 	}
+	for _, e := range c.Endpoints() {
+		if !e.LastResort || !strings.Contains(e.Error, "does not serve") {
+			t.Errorf("it takes calls, and the endpoints say %+v", e)
+		}
+	}
 	next := startServer(t, "127.0.0.1:0", nil)
 	r.set(a.addr, b.addr, next.addr)
 	eventually(t, "the newcomer takes calls", func() bool { return takesCalls(c, next.addr) })
 	for range 10 {
 		if addr := mustCall(t, c); addr != next.addr {
 			t.Fatalf("%s answered though another instance serves", addr)
+		}
+	}
+	for _, e := range c.Endpoints() {
+		if e.LastResort {
+			t.Errorf("another instance serves, and the endpoints say %+v", e)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/internal/confined"
@@ -20,7 +21,7 @@ import (
 func (c *Conn) explain(ch *channel, bound limit, repeated int, refusal, err error) error {
 	earlier := ""
 	if refusal != nil {
-		earlier = fmt.Sprintf("; %d attempts before were refused, the last with: %s", repeated, status.Convert(refusal).Message())
+		earlier = fmt.Sprintf("; %d attempts before were refused, the last with: %s", repeated, clip(status.Convert(refusal).Message(), maxAside))
 	}
 	// A callee that answers with this code before our limit is over has its own reasons, and its own text.
 	if status.Code(err) != codes.DeadlineExceeded || bound.until.IsZero() || time.Until(bound.until) > 0 {
@@ -67,8 +68,8 @@ func neverPicked(ch *channel, err error) bool {
 		return !ch.hub.heard.Load() || strings.HasPrefix(text, "latest balancer error: ") ||
 			strings.HasSuffix(text, "while waiting for connections to become ready")
 	}
-	if ready, seen := ch.hub.observer.Ready(); seen && ready > 0 {
-		return false // it can be picked, so somebody else's failure was passed on
+	if ch.cc.GetState() == connectivity.Ready {
+		return false // somebody can be picked, so somebody else's failure was passed on
 	}
 	if reason := ch.hub.err(); reason != nil && strings.Contains(text, reason.Error()) {
 		return true
@@ -84,17 +85,24 @@ func neverPicked(ch *channel, err error) bool {
 	return false
 }
 
-// maxWhy bounds the reason in an error, which is to be one readable line.
-const maxWhy = 360
+// An error is to be one readable line: maxText bounds its text, maxWhy the reason within it, and maxAside what others said
+// and is quoted.
+const (
+	maxText  = 350
+	maxWhy   = 320
+	maxAside = 100
+)
 
 // nobody is the error of a call that no instance took. Its reason names the registry, so it stays in this process: who
 // passes the error on tells others no more than that nobody is there.
 func (c *Conn) nobody(code codes.Code, ch *channel, err error, suffix string) error {
-	if known, _ := ch.hub.watch(); known > 0 && len(ch.endpoints()) == 0 { // a balancer that tells nothing of them
-		suffix = "; gRPC says: " + clip(status.Convert(err).Message(), maxWhy/2) + suffix
+	known, _ := ch.hub.watch()
+	if _, seen := ch.hub.observer.Ready(); known > 0 && !seen { // a balancer that tells nothing of them
+		suffix = "; gRPC says: " + clip(status.Convert(err).Message(), maxAside) + suffix
 	}
-	return confined.New(code, fmt.Sprintf("no instance of %q takes calls at present", c.callee),
-		fmt.Sprintf("calling %q: %s%s", c.callee, c.why(ch), suffix))
+	begin := fmt.Sprintf("calling %q: ", c.callee)
+	why := clip(c.why(ch), max(maxText-len(begin)-len(suffix), maxAside))
+	return confined.New(code, fmt.Sprintf("no instance of %q takes calls at present", c.callee), begin+why+suffix)
 }
 
 // why says in one line why no instance of the callee takes calls. At a high rate of failing calls many get the same text.

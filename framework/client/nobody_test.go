@@ -117,6 +117,23 @@ func TestAFailureOfTheCalleeIsNotTakenForNobody(t *testing.T) {
 	}
 }
 
+func TestAFailureOfALastResortIsNotTakenForNobody(t *testing.T) {
+	t.Parallel()
+	const text = "no children to pick from"
+	s := startServer(t, "127.0.0.1:0", func(*server, string, string, grpc.ServerStream) error {
+		return status.Error(codes.Unavailable, text)
+	})
+	c := asked(t, newRegistry(s.addr), func(string, []client.EndpointState) string { return "wrong" }, func(*client.Policy) {})
+	ready(t, c)
+	s.health.Shutdown()
+	eventually(t, "it is about to stop", func() bool { return !takesCalls(c, s.addr) })
+	_, err := call(t.Context(), c, methodPut)
+	wantCode(t, err, codes.Unavailable)
+	if got := status.Convert(err).Message(); got != text {
+		t.Errorf("message = %q, want the callee's own %q", got, text)
+	}
+}
+
 func TestALongReasonIsCutShort(t *testing.T) {
 	t.Parallel()
 	r := newRegistry()
@@ -124,7 +141,7 @@ func TestALongReasonIsCutShort(t *testing.T) {
 	c := asked(t, r, func(string, []client.EndpointState) string { return strings.Repeat("ä", 1000) },
 		func(p *client.Policy) { p.Timeout = 30 * time.Millisecond })
 	_, err := call(t.Context(), c, methodPut)
-	if n := len(err.Error()); n > 500 || strings.ContainsRune(err.Error(), '\uFFFD') {
+	if n := len(err.Error()); n > 400 || strings.ContainsRune(err.Error(), '\uFFFD') {
 		t.Errorf("%d bytes: %v", n, err)
 	}
 }

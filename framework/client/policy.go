@@ -29,8 +29,8 @@ type Policy struct {
 	// HealthCheck follows the gRPC health service of each instance, one stream per connection, and picks none that
 	// says NOT_SERVING. Instances without that service count as serving. With "round_robin" an instance that joins
 	// later also counts as serving until its first answer, since instances join when they serve; and when nobody is left,
-	// instances that served and say NOT_SERVING now take the calls until they are gone. A change holds for connections
-	// made after it. Default: true.
+	// instances that served and say NOT_SERVING now take the calls until they are gone. "pick_first" does not follow it.
+	// A change holds for connections made after it. Default: true.
 	HealthCheck bool `config:"health_check" reload:"pushed"`
 	// Retry is about calls of idempotent methods that failed with UNAVAILABLE.
 	Retry RetryPolicy `config:"retry"`

@@ -62,6 +62,9 @@ type EndpointState struct {
 	Connectivity string `json:"connectivity"`
 	// Error is why it is TRANSIENT_FAILURE.
 	Error string `json:"error,omitempty"`
+	// LastResort is set for an instance that served, says that it does not any more, and takes calls until it is gone
+	// because no other does.
+	LastResort bool `json:"last_resort,omitempty"`
 }
 
 // Endpoints returns how the connection to each address is doing, ordered by address; nil when the balancer does not tell,
@@ -76,7 +79,7 @@ func (c *Conn) Endpoints() []EndpointState {
 func (ch *channel) endpoints() []EndpointState {
 	var out []EndpointState
 	for _, e := range ch.hub.observer.Endpoints() {
-		s := EndpointState{Connectivity: e.State.String()}
+		s := EndpointState{Connectivity: e.State.String(), LastResort: e.LastResort}
 		if len(e.Endpoint.Addresses) > 0 {
 			s.Addr = e.Endpoint.Addresses[0].Addr
 		}

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
@@ -59,7 +60,7 @@ func (c *Conn) openOnce(ctx context.Context, desc *grpc.StreamDesc, method strin
 	late := errors.Is(context.Cause(sctx), errOpenTimeout)
 	a.end(err)
 	if late {
-		if ready, seen := ch.hub.observer.Ready(); seen && ready > 0 {
+		if ch.cc.GetState() == connectivity.Ready {
 			return nil, nil, status.Errorf(codes.Unavailable, "no instance of %q took the stream within %v (%s; raise it there); gRPC says: %s",
 				c.callee, p.openTimeout, c.origin("open_timeout"), status.Convert(err).Message())
 		}

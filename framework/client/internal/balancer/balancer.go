@@ -45,7 +45,7 @@ type roundRobin struct {
 
 // UpdateClientConnState implements [balancer.Balancer].
 func (b *roundRobin) UpdateClientConnState(s balancer.ClientConnState) error {
-	b.top.observer.Store(observerOf(s.ResolverState))
+	b.top.follow(observerOf(s.ResolverState))
 	err := b.Balancer.UpdateClientConnState(s)
 	b.begun = b.begun || len(s.ResolverState.Endpoints) > 0
 	return err
@@ -54,7 +54,7 @@ func (b *roundRobin) UpdateClientConnState(s balancer.ClientConnState) error {
 // Close implements [balancer.Balancer].
 func (b *roundRobin) Close() {
 	b.Balancer.Close()
-	b.top.observer.Swap(nil).leave()
+	b.top.follow(nil)
 }
 
 // reporter lets the connection's observer see each state that goes up to gRPC.
@@ -63,9 +63,19 @@ type reporter struct {
 	observer atomic.Pointer[Observer]
 }
 
+// follow makes o the observer from now on; nil for none. An observer sees the states of who followed it last: while one
+// policy takes over from another both are at work.
+func (r *reporter) follow(o *Observer) {
+	former := r.observer.Swap(o)
+	if former != o {
+		former.leave(r)
+	}
+	o.follow(r)
+}
+
 // UpdateState implements [balancer.ClientConn].
 func (r *reporter) UpdateState(s balancer.State) {
-	r.observer.Load().see(s.Picker)
+	r.observer.Load().see(r, s.Picker)
 	if s.ConnectivityState != connectivity.Ready {
 		s = lastResort(s)
 	}

@@ -52,14 +52,15 @@ func (g *gate) UpdateState(s balancer.State) {
 	g.ClientConn.UpdateState(g.stateLocked())
 }
 
-// changed notes that a connection became ready, or is no longer. The leaf's state, which follows, tells the rest.
+// changed notes that a connection became ready, or is no longer. The leaf's state, which follows, tells the rest. Of two
+// that become ready at once, to two addresses of the endpoint, the leaf keeps the first.
 func (g *gate) changed(sc balancer.SubConn, ready bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if ready {
+	if ready && g.conn == nil {
 		g.conn, g.open, g.shut, g.once = sc, g.fresh, nil, false
 		g.fresh = false
-	} else if g.conn == sc {
+	} else if !ready && g.conn == sc {
 		g.conn, g.open, g.shut, g.once = nil, false, nil, false
 	}
 }

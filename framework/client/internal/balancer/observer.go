@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc/balancer"
@@ -14,6 +15,9 @@ import (
 type Observer struct {
 	picker atomic.Pointer[balancer.Picker]
 	notify func()
+
+	mu sync.Mutex // guards of, and who changes picker
+	of *reporter  // whose states are seen
 }
 
 // Notify has f called after each change. It must be called before the observer is used; f must not wait for the
@@ -28,6 +32,8 @@ type EndpointState struct {
 	State connectivity.State
 	// Err is why State is TRANSIENT_FAILURE.
 	Err error
+	// LastResort is set while it takes calls in spite of that, since no endpoint is READY.
+	LastResort bool
 }
 
 type observerKey struct{}
@@ -43,20 +49,38 @@ func observerOf(s resolver.State) *Observer {
 	return o
 }
 
-func (o *Observer) see(p balancer.Picker) {
-	if o == nil {
-		return
+func (o *Observer) follow(r *reporter) {
+	if o != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.of = r
 	}
-	o.picker.Store(&p)
-	if o.notify != nil {
-		o.notify()
+}
+
+func (o *Observer) see(r *reporter, p balancer.Picker) {
+	if o != nil {
+		o.store(r, r, &p)
 	}
 }
 
 // leave forgets what was seen; another policy, which tells nothing, goes on.
-func (o *Observer) leave() {
+func (o *Observer) leave(r *reporter) {
 	if o != nil {
-		o.picker.Store(nil)
+		o.store(r, nil, nil)
+	}
+}
+
+// store notes what is seen of r, and who is seen next, unless somebody else is seen by now.
+func (o *Observer) store(r, next *reporter, p *balancer.Picker) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.of != r {
+		return
+	}
+	o.of = next
+	o.picker.Store(p)
+	if o.notify != nil {
+		o.notify()
 	}
 }
 
@@ -67,11 +91,14 @@ func (o *Observer) Endpoints() []EndpointState {
 		return nil
 	}
 	children := endpointsharding.ChildStatesFromPicker(*p)
+	ready, _ := o.Ready()
 	out := make([]EndpointState, len(children))
 	for i, c := range children {
 		out[i] = EndpointState{Endpoint: c.Endpoint, State: c.State.ConnectivityState}
 		if c.State.ConnectivityState == connectivity.TransientFailure {
 			_, out[i].Err = c.State.Picker.Pick(balancer.PickInfo{}) // such a picker does nothing but return its error
+			_, last := c.State.Picker.(leaving)
+			out[i].LastResort = last && ready == 0
 		}
 	}
 	return out
