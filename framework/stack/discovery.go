@@ -160,7 +160,7 @@ func watchViewOf(w etcd.WatchState) *watchView {
 // explain says why nobody takes calls to a callee that is looked up by its name, and what may have been meant.
 func (s *Stack) explain(p *calleePage) {
 	c := p.Connection
-	if c == nil || c.Connectivity == connectivity.Ready.String() || s.p.Config.policy(p.Callee).Target != "" {
+	if c == nil || p.Began.IsZero() || c.Connectivity == connectivity.Ready.String() || s.p.Config.policy(p.Callee).Target != "" {
 		return
 	}
 	p.Why = s.why(p.Callee, s.endpoints(p.Callee))
@@ -278,8 +278,11 @@ func (v *instanceView) connect(connections map[string]client.EndpointState, told
 		note = "not passed to the connection yet"
 	default:
 		v.Connection, v.Error = e.Connectivity, e.Error
-		v.Used = e.Connectivity == connectivity.Ready.String()
-		if e.Connectivity == connectivity.TransientFailure.String() {
+		v.Used = e.Connectivity == connectivity.Ready.String() || e.LastResort
+		switch {
+		case e.LastResort:
+			note = "says that it does not serve any more; takes calls because no other does"
+		case e.Connectivity == connectivity.TransientFailure.String():
 			note = "takes no calls: it can't be reached, or says that it does not serve"
 		}
 	}

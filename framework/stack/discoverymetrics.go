@@ -4,7 +4,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/connectivity"
 
+	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/cache"
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
@@ -76,14 +78,22 @@ func (m *discoveryMetrics) Collect(out chan<- prometheus.Metric) {
 	for _, w := range m.s.watches() {
 		m.watch(add, w)
 	}
-	for _, callee := range m.s.clients.Callees() {
-		states := map[string]int{}
-		for _, e := range m.s.endpoints(callee) {
-			states[e.Connectivity]++
-		}
-		for state, n := range states {
-			add(m.connections, prometheus.GaugeValue, float64(n), callee, state)
-		}
+	for _, st := range m.s.clients.State() {
+		m.endpoints(add, st)
+	}
+}
+
+// endpoints adds how many READY instances a callee has even when it has none, or nobody could watch for that.
+func (m *discoveryMetrics) endpoints(add sample, st client.State) {
+	states := map[string]int{}
+	if st.Policy.Balancer == client.RoundRobin {
+		states[connectivity.Ready.String()] = 0
+	}
+	for _, e := range m.s.endpoints(st.Callee) {
+		states[e.Connectivity]++
+	}
+	for state, n := range states {
+		add(m.connections, prometheus.GaugeValue, float64(n), st.Callee, state)
 	}
 }
 

@@ -1,6 +1,10 @@
 package stack
 
-import "context"
+import (
+	"context"
+
+	"go.uber.org/zap"
+)
 
 // AdvertiseQuery is what the advertised address depends on.
 type AdvertiseQuery struct {
@@ -16,3 +20,10 @@ func Advertise(ctx context.Context, q AdvertiseQuery) (string, error) {
 
 // Reachable is the admin address that is told to others.
 func Reachable(admin, advertised string) string { return reachable(admin, advertised) }
+
+// Nearby takes in which services there are after a callee was found to have no instances.
+func Nearby(log *zap.Logger, missing string, names ...string) {
+	n := newNearby(log)
+	n.miss(missing)
+	n.found(names)
+}

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,10 +87,18 @@ func (n *nearby) look(ctx context.Context) {
 	for _, s := range services {
 		names = append(names, s.Service)
 	}
+	n.found(names)
+}
+
+// found takes in which services there are.
+func (n *nearby) found(names []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.names = names
 	for callee, told := range n.missing {
+		if slices.Contains(names, callee) { // it came meanwhile
+			continue
+		}
 		if near := nearest.Names(callee, names, nearbyMost); !told && len(near) > 0 {
 			n.missing[callee] = true
 			n.log.Warn("a callee has no instances, but services of similar names are registered",

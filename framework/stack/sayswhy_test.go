@@ -2,6 +2,7 @@ package stack_test
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -224,6 +225,37 @@ func TestAMisspeltCalleeIsToldWhatWasMeant(t *testing.T) {
 	})
 }
 
+func TestACalleeThatCameMeanwhileIsNotCalledMissing(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zapcore.InfoLevel)
+	stack.Nearby(zap.New(core), "user-service", "user-service", "users-service")
+	if logs.Len() != 0 {
+		t.Errorf("logged %v", logs.All())
+	}
+	stack.Nearby(zap.New(core), "user-service", "users-service")
+	if logs.Len() != 1 {
+		t.Errorf("%d lines about a callee that is missing, want 1", logs.Len())
+	}
+}
+
+func TestTheDiscoveryPageSaysWhoTakesCallsForWantOfOthers(t *testing.T) {
+	t.Parallel()
+	etcd := realEtcd(t)
+	s := serveOn(t, etcd, nil)
+	caller := callerOf(t, etcd, service, nil)
+	if err := callTo(t, caller, service); err != nil {
+		t.Fatal(err)
+	}
+	s.Readiness().Condition("database").Set(errors.New("it is away"))
+	eventually(t, "the page says it", func() bool {
+		i := read(t, caller).Callees[0].Instances
+		return len(i) == 1 && i[0].Used && strings.Contains(i[0].Note, "takes calls because no other does")
+	})
+	if err := callTo(t, caller, service); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTheDiscoveryPageSaysWhyAnInstanceIsNotUsed(t *testing.T) {
 	t.Parallel()
 	etcd := realEtcd(t)
@@ -295,6 +327,9 @@ func TestInstancesThatTheGuardHoldsAreVisible(t *testing.T) {
 	m := metrics(t, caller)
 	if m["newsvc_discovery_guarding user-service"] != 1 || m["newsvc_discovery_instances user-service up"] != 0 {
 		t.Errorf("metrics %v", m)
+	}
+	if n, told := m["newsvc_client_endpoints user-service READY"]; n != 0 || !told {
+		t.Errorf("READY endpoints: %v, told: %v", n, told)
 	}
 	c := read(t, caller).Callees[0]
 	if !c.Guarding || c.Held != 3 || len(c.Instances) != 3 || !strings.Contains(c.Instances[0].Note, "held by the guard until") {
