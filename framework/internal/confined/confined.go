@@ -4,7 +4,6 @@
 package confined
 
 import (
-	"errors"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -30,18 +29,39 @@ func (e *Error) Error() string {
 // GRPCStatus is the public status.
 func (e *Error) GRPCStatus() *status.Status { return e.public }
 
-// Public returns err as it may leave the process. It differs from err only when that wraps an [Error]: gRPC would send the
-// text of the whole, with the full text in it.
+// Public returns err as it may leave the process. It differs from err only when that wraps one [Error] or more: gRPC would
+// send the text of the whole, with the full texts in it.
 func Public(err error) error {
-	if err == nil { // before e, which is allocated where it is declared
+	if err == nil { // before found, which is allocated where it is declared
 		return nil
 	}
-	var e *Error
-	if !errors.As(err, &e) {
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // the error itself: what gRPC sends instead of a text
 		return err
 	}
-	if direct, ok := err.(*Error); ok { //nolint:errorlint // the error itself, not one that wraps it
-		return direct
+	found := within(err, nil)
+	if len(found) == 0 {
+		return err
 	}
-	return status.Error(e.public.Code(), strings.ReplaceAll(err.Error(), e.Error(), e.public.Message()))
+	text := err.Error()
+	for _, e := range found {
+		text = strings.ReplaceAll(text, e.Error(), e.public.Message())
+	}
+	p := status.Convert(err).Proto()
+	p.Message = text
+	return status.FromProto(p).Err()
+}
+
+// within adds to found what err is and wraps; joined errors wrap several.
+func within(err error, found []*Error) []*Error {
+	switch e := err.(type) { //nolint:errorlint // this is what walks through what is wrapped
+	case *Error:
+		return append(found, e)
+	case interface{ Unwrap() error }:
+		return within(e.Unwrap(), found)
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			found = within(one, found)
+		}
+	}
+	return found
 }

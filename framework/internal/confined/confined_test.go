@@ -34,6 +34,30 @@ func TestOnlyThePublicTextLeavesTheProcess(t *testing.T) {
 	}
 }
 
+func TestTwoThatAreJoinedBothKeepTheirReasons(t *testing.T) {
+	t.Parallel()
+	users := confined.New(codes.Unavailable, "no users", "nobody under /secret/users")
+	orders := confined.New(codes.DeadlineExceeded, "no orders", "nobody under /secret/orders")
+	st := status.Convert(confined.Public(fmt.Errorf("page: %w", errors.Join(users, orders))))
+	if st.Code() != codes.Unavailable || st.Message() != "page: no users\nno orders" {
+		t.Errorf("%v leaves the process", st)
+	}
+}
+
+// answer is an error of a service that decides itself what is sent.
+type answer struct{ error }
+
+func (answer) GRPCStatus() *status.Status { return status.New(codes.NotFound, "no such page") }
+func (a answer) Unwrap() error            { return a.error }
+
+func TestAnErrorWithAStatusOfItsOwnKeepsIt(t *testing.T) {
+	t.Parallel()
+	err := answer{confined.New(codes.Unavailable, "nobody there", "nobody under /secret")}
+	if st := status.Convert(confined.Public(err)); st.Code() != codes.NotFound || st.Message() != "no such page" {
+		t.Errorf("%v leaves the process", st)
+	}
+}
+
 func TestOtherErrorsAreLeftAsTheyAre(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{nil, errors.New("x"), status.Error(codes.NotFound, "y")} {
