@@ -35,7 +35,7 @@ func Public(err error) error {
 	if err == nil { // before found, which is allocated where it is declared
 		return nil
 	}
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // the error itself: what gRPC sends instead of a text
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { // gRPC sends that instead of a text
 		return err
 	}
 	found := within(err, nil)
