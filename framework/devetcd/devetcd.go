@@ -54,7 +54,10 @@ type Config struct {
 	Fast bool
 	// Log receives etcd's log. Nil means silence.
 	Log *zap.Logger
-	// AuthTokenTTL is the life of a token after authentication was enabled, whole seconds. Default 300 s.
+	// AuthToken is what tokens are, as etcd's option of that name has it: "simple" for random ones that etcd keeps in
+	// memory, or "jwt,sign-method=EdDSA,priv-key=FILE,ttl=5s" for signed ones that tell their end. Default "simple".
+	AuthToken string
+	// AuthTokenTTL is the life of a simple token after authentication was enabled, whole seconds. Default 300 s.
 	AuthTokenTTL time.Duration
 	// QuotaBytes is the size of the database at which etcd refuses writes with NOSPACE. Default 2 GiB.
 	QuotaBytes int64

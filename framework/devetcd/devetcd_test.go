@@ -277,6 +277,31 @@ func startDamaged(dir string) int {
 	return 0
 }
 
+func TestTokensAreWhatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("a key that only this test knows"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for kind, dots := range map[string]int{"": 1, "simple": 1, "jwt,sign-method=HS256,ttl=1m,priv-key=" + key: 2} { // a simple one is a word and a number
+		ctx, c := t.Context(), start(t, devetcd.Config{AuthToken: kind}).Client()
+		_, e1 := c.UserAdd(ctx, "root", "secret")
+		_, e2 := c.UserGrantRole(ctx, "root", "root")
+		_, e3 := c.AuthEnable(ctx)
+		token, e4 := c.Authenticate(ctx, "root", "secret")
+		if err := errors.Join(e1, e2, e3, e4); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(token.Token, ".") != dots {
+			t.Errorf("with %q a token is %q", kind, token.Token)
+		}
+	}
+	if s, err := devetcd.Start(t.Context(), devetcd.Config{Fast: true, AuthToken: "jwt,sign-method=none"}); err == nil {
+		_ = s.Close()
+		t.Error("it started with tokens that it can't make")
+	}
+}
+
 func TestLogGoesWhereItIsSent(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")

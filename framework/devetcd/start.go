@@ -77,6 +77,9 @@ func (s *Server) embedConfig(cfg Config) *embed.Config {
 		c.UnsafeNoFsync = true
 		c.BcryptCost = 4 // the cheapest; passwords of tests are no secrets
 	}
+	if cfg.AuthToken != "" {
+		c.AuthToken = cfg.AuthToken
+	}
 	if cfg.AuthTokenTTL > 0 {
 		c.AuthTokenTTL = uint(max(cfg.AuthTokenTTL/time.Second, 1))
 	}

@@ -26,7 +26,8 @@ type relay struct {
 	listen string
 
 	mu     sync.Mutex
-	count  map[string]int
+	count  map[string]int                                  // messages, by method
+	calls  map[string]int                                  // calls, by method: of a stream there may be many messages
 	before func(method string, ask []byte) ([]byte, error) // an error is the answer; etcd is not asked
 	after  func(method string) error                       // an error takes the place of etcd's answer
 }
@@ -42,7 +43,7 @@ func newRelay(t *testing.T, target string) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{up: up, listen: l.Addr().String(), count: make(map[string]int)}
+	r := &relay{up: up, listen: l.Addr().String(), count: make(map[string]int), calls: make(map[string]int)}
 	s := grpc.NewServer(grpc.ForceServerCodec(asIs{}), grpc.UnknownServiceHandler(r.handle),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	var wg sync.WaitGroup
@@ -78,6 +79,13 @@ func (r *relay) asked(method string) int {
 	return r.count[method]
 }
 
+// opened returns how many calls of one method came in.
+func (r *relay) opened(method string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.calls[method]
+}
+
 func (r *relay) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -87,6 +95,9 @@ func (r *relay) reset() {
 func (r *relay) handle(_ any, in grpc.ServerStream) error {
 	full, _ := grpc.MethodFromServerStream(in)
 	method := path.Base(full)
+	r.mu.Lock()
+	r.calls[method]++
+	r.mu.Unlock()
 	md, _ := metadata.FromIncomingContext(in.Context())
 	ctx, cancel := context.WithCancelCause(metadata.NewOutgoingContext(in.Context(), md.Copy()))
 	defer cancel(nil)

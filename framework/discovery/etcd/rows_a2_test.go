@@ -3,10 +3,6 @@ package etcd_test
 import (
 	"errors"
 	"flag"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -50,10 +46,12 @@ func TestA19RevokedAndRestoredRoleEndsByItself(t *testing.T) {
 		t.Errorf("it is %q without a key", st)
 	}
 	f.grant()
-	began := time.Now()
+	m := measure(t)
 	f.await(reg, "it to be up", inState(discovery.RegistrationUp))
-	if d := time.Since(began); d > 2*time.Second { // the patience of this test is 300 ms; by default it is 30 s
-		t.Errorf("it took %v", d)
+	took := time.Since(m.start)
+	t.Logf("it took %v", took)
+	if !m.fits(took, time.Second) { // the patience of this test is 300 ms, spread by a fifth; by default it is 30 s
+		t.Errorf("it took %v", took)
 	}
 	if lease, _ := f.get(f.key("user", addr1)); lease == 0 || len(f.leases()) != 1 {
 		t.Errorf("the key hangs on lease %x, and there are %v", lease, f.leases())
@@ -75,7 +73,8 @@ func TestA20RestartOfEtcdIsNoStormOfWrites(t *testing.T) {
 	_ = server.Close()
 	f.pass(ttl / 3) // every lease is due
 	startServer(t, devetcd.Config{Dir: server.Dir(), ClientAddr: server.Addr()})
-	began := time.Now()
+	m := measure(t)
+	began := m.start
 	var took []time.Duration
 	renewed := make(map[string]bool)
 	f.eventually("the renewal of every lease", func() bool {
@@ -92,7 +91,7 @@ func TestA20RestartOfEtcdIsNoStormOfWrites(t *testing.T) {
 	slices.Sort(took)
 	p99 := took[len(took)*99/100]
 	t.Logf("%d leases were renewed after etcd was back: half within %v, p99 %v, all %v", len(took), took[len(took)/2], p99, took[len(took)-1])
-	if p99 > reconnect {
+	if !m.fits(p99, reconnect) {
 		t.Errorf("p99 of the renewals is %v, want %v at the most", p99, reconnect)
 	}
 	f.pass(time.Second)
@@ -110,41 +109,6 @@ func (f *fixture) revision() int64 {
 		f.t.Fatal(err)
 	}
 	return resp.Header.Revision
-}
-
-// What is stored holds no time, and no code compares one: timers run on the monotonic clock, which does not jump.
-func TestA21NoWallClockIsStoredOrCompared(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	r := f.registrar()
-	inst := discoverytest.Instance("user", addr1)
-	reg := f.register(r, inst)
-	_, first := f.get(f.key("user", addr1))
-	f.close(reg)
-	f.pass(1100 * time.Millisecond)
-	f.register(r, inst)
-	if _, second := f.get(f.key("user", addr1)); first != second {
-		t.Errorf("the same instance is stored as %s and later as %s", first, second)
-	}
-	files, err := filepath.Glob("*.go")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("found %v, %v", files, err)
-	}
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(tree, func(n ast.Node) bool {
-			if s, ok := n.(*ast.SelectorExpr); ok && slices.Contains([]string{"Unix", "UnixNano", "UnixMilli", "UnixMicro", "Date", "Round", "UTC", "Local"}, s.Sel.Name) {
-				t.Errorf("%s uses %s, which drops the monotonic clock", file, s.Sel.Name)
-			}
-			return true
-		})
-	}
 }
 
 // etcd raises a TTL that is below its minimum, and renewals come as seldom as the raised one asks for; also when the answer

@@ -19,9 +19,13 @@ import (
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
 )
 
-// reconnect is how long it takes at the most until a client that was cut off tries to connect again: etcdclient waits
-// 2 s, spread by a fifth, and a stream of renewals waits half a second before it is opened anew.
+// reconnect is within what what hangs on a client that was cut off has to go on. Attempts to connect of the clients here
+// are 2.4 s apart at the most.
 const reconnect = 3 * time.Second
+
+// back is within what everybody is back who was cut off: 1.9 s until a client connects again, and half a second until a
+// stream is opened anew.
+const back = 2500 * time.Millisecond
 
 // pass lets time pass.
 func (f *fixture) pass(d time.Duration) {
@@ -109,10 +113,12 @@ func TestA01RegistersThoughTheFirstMemberIsDown(t *testing.T) {
 	gone := newProxy(t, "127.0.0.1:1")
 	_ = gone.listener.Close() // a member that is down refuses
 	f.cli = dial(t, gone.addr(), f.proxy.addr())
-	began := time.Now()
+	m := measure(t)
 	f.register(f.registrar(asShipped, withTTL(5*time.Second)), discoverytest.Instance("user", addr1))
-	if d := time.Since(began); d > reconnect {
-		t.Errorf("it took %v with one of two members down", d)
+	took := time.Since(m.start)
+	t.Logf("it took %v", took)
+	if !m.fits(took, 500*time.Millisecond) {
+		t.Errorf("it took %v with one of two members down", took)
 	}
 }
 
@@ -121,7 +127,7 @@ func TestA02ItNeverGivesUp(t *testing.T) {
 	for name, tc := range map[string]struct {
 		rounds int
 		longer time.Duration // than the lease
-	}{"a long outage": {1, 9 * time.Second}, "outage after outage": {5, 0}} {
+	}{"a long outage": {1, 9 * time.Second}, "outage after outage": {full(50, 5), 0}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
@@ -131,10 +137,12 @@ func TestA02ItNeverGivesUp(t *testing.T) {
 				f.eventually("the lease to end", func() bool { lease, _ := f.get(f.key("user", addr1)); return lease == 0 })
 				f.pass(tc.longer)
 				f.proxy.setCut(false)
-				began := time.Now()
+				m := measure(t)
 				f.await(reg, "another announcement", announcedAgain(round+2))
-				if d := time.Since(began); d > 2*reconnect {
-					t.Errorf("round %d: it took %v", round, d)
+				took := time.Since(m.start)
+				t.Logf("round %d: it took %v", round, took)
+				if !m.fits(took, back) {
+					t.Errorf("round %d: it took %v, want %v at the most", round, took, back)
 				}
 			}
 		})
@@ -157,14 +165,15 @@ func TestA03AfterALongOutageLeasesAreRenewedInTime(t *testing.T) {
 	_ = server.Close()
 	f.pass(10 * time.Second)
 	startServer(t, devetcd.Config{Dir: server.Dir(), ClientAddr: server.Addr()})
-	began := time.Now()
+	m := measure(t)
+	m.most = 2
 	for _, r := range all {
-		f.eventually("a renewal", func() bool { return r.State()[0].LeaseEnds.After(began.Add(ttl)) })
+		f.eventually("a renewal", func() bool { return r.State()[0].LeaseEnds.After(m.start.Add(ttl)) })
 	}
-	d := time.Since(began)
-	t.Logf("all leases were renewed %v after etcd was back", d)
-	if d > 2*reconnect { // gRPC's own next attempt would come after that
-		t.Errorf("it took %v, want %v at the most", d, reconnect)
+	took := time.Since(m.start)
+	t.Logf("all leases were renewed %v after etcd was back", took)
+	if !m.fits(took, back) {
+		t.Errorf("it took %v, want %v at the most", took, back)
 	}
 	if puts, deletes := changes(); puts+deletes > 0 {
 		t.Errorf("%d keys were written and %d deleted", puts, deletes)
@@ -301,7 +310,7 @@ func TestA12CloseAtAnyMomentLeavesNothing(t *testing.T) {
 	})
 	r := f.registrar()
 	inst := discoverytest.Instance("user", addr1)
-	for n := range 150 {
+	for n := range full(10_000, 150) {
 		reg, err := r.Register(f.ctx(), *inst)
 		if err != nil {
 			t.Fatal(err)
@@ -342,21 +351,21 @@ func TestA14LostWatchOfTheOwnKeyCostsNoSecondLease(t *testing.T) {
 // Not in parallel, see above.
 func TestA15DeletedPrefixComesBackWithFewCalls(t *testing.T) {
 	f, rel := newRelayed(t, devetcd.Config{})
-	const n = 200
+	const n = 500
 	regs := f.registerAll(addrs(n), f.registrar(withTTL(30*time.Second), func(o *etcd.Options) {
 		o.CallTimeout = etcd.DefaultCallTimeout
 		o.Timing = etcd.Timing{Audit: time.Hour} // no help by the audit
 	}))
 	rel.reset()
-	began := time.Now()
+	m := measure(t)
 	f.del(f.prefix+"/", clientv3.WithPrefix())
 	for _, reg := range regs {
 		f.await(reg, "another announcement", announcedAgain(2))
 	}
-	d := time.Since(began)
+	d := time.Since(m.start)
 	txn, get, ask := rel.asked("Txn"), rel.asked("Range"), rel.asked("LeaseTimeToLive")
 	t.Logf("%d keys were back after %v, with %d writes, %d reads and %d questions for leases", n, d, txn, get, ask)
-	if d > 8*time.Second { // of which half a second is jitter; the rest is a busy machine's
+	if !m.fits(d, 2*time.Second) { // of which half a second is jitter
 		t.Errorf("it took %v", d)
 	}
 	if txn > 2*n || get > 2*n || ask > 2*n {
@@ -384,8 +393,8 @@ func TestA16LostAnswersOnAnyCallLeaveOneKeyAndOneLeaseEach(t *testing.T) {
 		}
 		return nil
 	})
-	const rounds, n = 3, 25
-	for range rounds {
+	const n = 25
+	for range full(40, 3) {
 		r := f.registrar(withTTL(10 * time.Second))
 		broken.Store(true)
 		f.registerAll(addrs(n), r)
