@@ -27,7 +27,8 @@ type gate struct {
 	once  bool             // it was open before it was shut
 }
 
-// NewSubConn implements [balancer.ClientConn]: it follows the health of the connection whenever it is ready.
+// NewSubConn implements [balancer.ClientConn]: it follows the health of the connection whenever it is ready, and keeps the
+// connection for a moment after its use.
 func (g *gate) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
 	var sc balancer.SubConn
 	leaf := opts.StateListener
@@ -41,13 +42,17 @@ func (g *gate) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOpti
 	}
 	var err error
 	sc, err = g.ClientConn.NewSubConn(addrs, opts) //nolint:staticcheck // what is deprecated is more than one address, which is the leaf's choice
-	return sc, err
+	if err != nil {
+		return nil, err
+	}
+	return &lingering{SubConn: sc, left: func() { g.changed(sc, false) }}, nil
 }
 
 // UpdateState implements [balancer.ClientConn].
 func (g *gate) UpdateState(s balancer.State) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	s.Picker = inner{s.Picker}
 	g.leaf = s
 	g.ClientConn.UpdateState(g.stateLocked())
 }
