@@ -20,6 +20,7 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/auth"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
@@ -96,6 +97,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	if _, _, err := net.SplitHostPort(cfg.ClientAddr); err != nil {
 		return nil, fmt.Errorf("start etcd: client address %q is no host:port; write for example \"127.0.0.1:2379\"", cfg.ClientAddr)
+	}
+	if cfg.AuthToken != "" { // asked here, as etcd that finds out late leaves goroutines behind
+		if _, err := auth.NewTokenProvider(zap.NewNop(), cfg.AuthToken, nil, cfg.AuthTokenTTL); err != nil {
+			return nil, fmt.Errorf("start etcd: auth token %q can't be made: %w; write \"simple\" or for example \"jwt,sign-method=EdDSA,priv-key=FILE,ttl=5m\"", cfg.AuthToken, err)
+		}
 	}
 	s := &Server{dir: cfg.Dir, done: make(chan struct{}), closing: make(chan struct{})}
 	if err := s.takeDir(); err != nil {

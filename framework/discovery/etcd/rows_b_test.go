@@ -95,10 +95,14 @@ func TestB04AQuietServiceInABusyEtcdNeedsNoList(t *testing.T) {
 	f := newOwnFixture(t, devetcd.Config{})
 	f.put(discoverytest.Instance("user", addr1))
 	p := f.tapped(0)
+	var leaderless atomic.Bool   // the next sign of life is that there is no leader, which ends the watch
 	var told, known atomic.Int64 // up to which revision etcd said that nothing has happened, and did so the time before
 	p.set(nil, func(r *pb.WatchResponse) {
 		if len(r.Events) == 0 && !r.Created {
 			known.Store(told.Swap(r.Header.Revision))
+			if leaderless.CompareAndSwap(true, false) {
+				r.WatchId, r.Canceled, r.CancelReason = 0, true, rpctypes.ErrNoLeader.Error() // 0 is the only one of its stream
+			}
 		}
 	})
 	s := f.source(quietly, func(o *etcd.Options) { // asked by the test alone, and silence is none, however long it lasts
@@ -134,6 +138,13 @@ func TestB04AQuietServiceInABusyEtcdNeedsNoList(t *testing.T) {
 	f.pass(200 * time.Millisecond)
 	f.proxy.setCut(false)
 	w.WaitAddrs(addr1, "10.0.0.2:9000")
+	again := p.counts().watches
+	seen := known.Load()
+	f.eventually("signs of life since the change", func() bool { return known.Load() > seen+1 })
+	leaderless.Store(true)
+	f.eventually("another watch", func() bool { return p.counts().watches > again })
+	f.put(discoverytest.Instance("user", "10.0.0.3:9000"))
+	w.WaitAddrs(addr1, "10.0.0.2:9000", "10.0.0.3:9000")
 	cancel()
 	<-busy
 	if st := s.State()[0]; lists(st) != 1 || st.Lists["first"] != 1 {
