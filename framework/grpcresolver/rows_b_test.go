@@ -32,6 +32,9 @@ import (
 // rowsFull makes the tests named after rows as large as the table of failure modes has them.
 var rowsFull = flag.Bool("rows.full", false, "repeat as often as the table of failure modes asks for")
 
+// rowsStrict takes away what a busy machine is excused for.
+var rowsStrict = flag.Bool("rows.strict", false, "give a busy machine no more time than a quiet one")
+
 // full is the first number with -rows.full, else the second.
 func full(table, usual int) int {
 	if *rowsFull {
@@ -141,9 +144,15 @@ func TestB19ARestartedInstanceIsReachedAtOnce(t *testing.T) {
 		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)
-	// On a busy machine single ones may take longer.
-	if took[25] > 300*time.Millisecond || took[49] > 5*time.Second {
-		t.Errorf("from listening to the first call: median %v, worst %v, want 300 ms at most", took[25], took[49])
+	const limit = 300 * time.Millisecond
+	worst := limit
+	if !*rowsStrict && took[49] > limit {
+		worst *= 5
+		t.Logf("excused: single ones that took up to %v, of a machine that may be busy", took[49])
+	}
+	t.Logf("from listening to the first call: median %v, worst %v", took[25], took[49])
+	if took[25] > limit || took[49] > worst {
+		t.Errorf("from listening to the first call: median %v, worst %v, want %v at most", took[25], took[49], limit)
 	}
 }
 
