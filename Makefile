@@ -20,6 +20,8 @@ SOAK_SEED ?= 0
 SOAK_ROLL_MINUTES ?= 5
 # A service of this size is joined, left and followed.
 SOAK_INSTANCES ?= 50000
+# Tests that are named after faults, as large as the faults deserve; 1 or 0.
+SOAK_ROWS ?= 1
 # Where tests of many packages race over the registry, and how often they are repeated.
 SOAK_PACKAGES ?= ./framework/discovery ./framework/discovery/etcd/... ./framework/discovery/cache/... ./framework/discovery/discoverytest/... ./framework/grpcresolver/...
 SOAK_COUNT ?= 5
@@ -50,7 +52,7 @@ test: ## all tests in budget: framework with the race detector, the rest as it s
 	exit $$status
 
 .PHONY: soak
-soak: ## what takes long: random faults (SOAK_MINUTES, SOAK_SEED), rolling restarts, 50,000 instances, races
+soak: ## what takes long: random faults (SOAK_MINUTES, SOAK_SEED), rolling restarts, 50,000 instances, faults in full size, races
 	@if (( $(SOAK_MINUTES) > 0 )); then set -x; \
 		go test ./framework/discovery/faulttest/newsvc -run '^TestSoak$$' -count 1 -v -timeout $$(( $(SOAK_MINUTES) + 15 ))m -soak.for $(SOAK_MINUTES)m -soak.seed $(SOAK_SEED); \
 	fi
@@ -59,6 +61,10 @@ soak: ## what takes long: random faults (SOAK_MINUTES, SOAK_SEED), rolling resta
 	fi
 	@if (( $(SOAK_INSTANCES) > 0 )); then set -x; \
 		cd bench && go run ./scale -n $(SOAK_INSTANCES) -rounds 3 -changes 50 -restart 2000; \
+	fi
+	@if (( $(SOAK_ROWS) > 0 )); then set -x; \
+		go test ./framework/discovery/etcd -run 'Test[AB][0-9][0-9]' -count 1 -timeout 30m -rows.full -registrars 2000 -losses 1000; \
+		go test ./framework/grpcresolver -run 'Test[AB][0-9][0-9]' -count 1 -timeout 30m -rows.full; \
 	fi
 	@if (( $(SOAK_COUNT) > 0 )); then set -x; \
 		go test $(RACE) -count $(SOAK_COUNT) -timeout 60m $(SOAK_PACKAGES); \
