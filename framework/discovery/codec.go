@@ -127,6 +127,10 @@ func decodeForeign(service string, value []byte) (*Instance, error) {
 	if json.Unmarshal(rec.Metadata, &fields) != nil {
 		return inst, nil //nolint:nilerr // Metadata of a foreign instance may be anything; what is no object says nothing to us
 	}
+	// Where Encode puts it, also for a foreign instance, which has no incarnation. What stands beside it wins.
+	if meta, ok := fields["meta"].(map[string]any); ok {
+		inst.addMeta(meta)
+	}
 	for k, v := range fields {
 		switch v := v.(type) {
 		case string:
@@ -134,10 +138,6 @@ func decodeForeign(service string, value []byte) (*Instance, error) {
 		case float64:
 			if k == "weight" && v >= 0 && v <= 1e6 {
 				inst.Weight = int(v)
-			}
-		case map[string]any:
-			if k == "meta" { // where Encode puts it, also for a foreign instance, which has no incarnation
-				inst.addMeta(v)
 			}
 		}
 	}

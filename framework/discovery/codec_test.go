@@ -115,3 +115,17 @@ func TestStaticYieldsOnceAndWaits(t *testing.T) {
 		t.Error("NewStatic accepts an address twice")
 	}
 }
+
+func TestForeignMetadataThatStandsTwiceIsReadTheSameEachTime(t *testing.T) {
+	t.Parallel()
+	const value = `{"Addr":"h:1","Metadata":{"foo":"beside","meta":{"foo":"inside","bar":"inside"}}}`
+	for range 100 {
+		i, err := discovery.Decode("user", []byte(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i.Metadata["foo"] != "beside" || i.Metadata["bar"] != "inside" {
+			t.Fatalf("metadata = %v", i.Metadata)
+		}
+	}
+}

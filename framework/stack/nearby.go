@@ -14,7 +14,9 @@ import (
 )
 
 const (
-	nearbyGap     = 30 * time.Second // between two looks at which services there are
+	nearbyStart   = time.Second      // before the first look; callers that lose a callee together do not look together
+	nearbyGap     = 30 * time.Second // after the first look at which services there are; doubled with each further one
+	nearbyGapMost = 10 * time.Minute
 	nearbyTimeout = 10 * time.Second
 	nearbyMost    = 3 // names that are offered
 )
@@ -60,18 +62,28 @@ func (n *nearby) ask() {
 	}
 }
 
-// run looks whenever somebody has asked, and then not for a while.
+// run looks soon after somebody has asked, and then not for a while: all callers of a callee that is gone ask, and each
+// look reads the keys of all services.
 func (n *nearby) run(ctx context.Context) {
+	gap := nearbyGap
 	for n.source != nil {
+		quiet := time.Now()
 		select {
 		case <-n.asked:
 		case <-ctx.Done():
 			return
 		}
-		n.look(ctx)
-		if backoff.Sleep(ctx, backoff.Spread(nearbyGap, 0.2)) != nil {
+		if time.Since(quiet) > nearbyGapMost {
+			gap = nearbyGap
+		}
+		if backoff.Sleep(ctx, backoff.UpTo(nearbyStart)) != nil {
 			return
 		}
+		n.look(ctx)
+		if backoff.Sleep(ctx, backoff.Spread(gap, 0.2)) != nil {
+			return
+		}
+		gap = min(2*gap, nearbyGapMost)
 	}
 }
 

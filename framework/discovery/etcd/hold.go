@@ -33,6 +33,7 @@ type hold struct {
 	acks     <-chan *clientv3.LeaseKeepAliveResponse
 	gen      int // of the stream that renews
 	stopAcks context.CancelFunc
+	deaf     int         // times in a row that the client gave up on renewals
 	overdue  *time.Timer // fires when acks are missing
 
 	// The key.
@@ -70,7 +71,8 @@ func (h *hold) run(ctx context.Context) {
 			if ok {
 				h.acknowledged(resp)
 			} else {
-				alive = h.verify(ctx, false)
+				h.deaf++
+				alive = h.verify(ctx, h.deaf > 1) // twice without a renewal in between: the stream is to blame
 			}
 		case <-h.overdue.C:
 			alive = h.stillNoAck(ctx)
@@ -121,6 +123,7 @@ func (h *hold) renew(ctx context.Context) bool {
 func (h *hold) acknowledged(resp *clientv3.LeaseKeepAliveResponse) {
 	if resp.TTL > 0 {
 		h.ttl = time.Duration(resp.TTL) * time.Second
+		h.deaf = 0
 	}
 	h.g.renewed(h.ttl)
 	h.acked()
