@@ -3,6 +3,7 @@ package faulttest
 import (
 	"io"
 	"os"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -53,3 +54,25 @@ func (h *History) SetBack() {
 
 // Verdict tells what was wrong.
 func (h *History) Verdict() error { return h.w.verdict() }
+
+// Judge judges what clients report, told by a test in place of a run.
+type Judge struct{ s *soak }
+
+// NewJudge judges on a machine that does nothing else.
+func NewJudge() *Judge {
+	return &Judge{&soak{pulse: &pulse{}, waiting: func() int { return 0 }}}
+}
+
+// Killed says that the server at addr was killed then.
+func (j *Judge) Killed(addr string, at time.Time) { j.s.kills = append(j.s.kills, kill{addr, at, at}) }
+
+// Report judges a phase of a client with 20 calls a second and one stream.
+func (j *Judge) Report(r Report) error {
+	return j.s.judge(&soakClient{opt: ClientOptions{Rate: 20, Streams: 1}}, r)
+}
+
+// Phases are those so far, and those that could not be judged.
+func (j *Judge) Phases() (all, unjudged int) { return j.s.report.Phases, j.s.report.Unjudged }
+
+// End judges whether enough was judged.
+func (j *Judge) End(took time.Duration) error { return j.s.judged(took) }

@@ -97,7 +97,7 @@ func (s *soak) judgeAll(ctx context.Context) error {
 			return err
 		}
 	}
-	s.kills = slices.DeleteFunc(s.kills, func(at time.Time) bool { return time.Since(at) > 30*time.Second })
+	s.kills = slices.DeleteFunc(s.kills, func(k kill) bool { return time.Since(k.ended) > 30*time.Second })
 	return nil
 }
 
@@ -108,12 +108,11 @@ func (s *soak) judge(c *soakClient, r Report) error {
 	if r.Misrouted > 0 {
 		errs = append(errs, violation("I2", "%s: %d answers came from another service\n%s", c, r.Misrouted, failureLines(r.Failures)))
 	}
-	most := SoakLate + s.allowance(r)
 	if r.LateBy > SoakLate {
 		s.log("%s: a call returned %s after its deadline; calls began up to %s late, timers of the suite were %s late", c, round(r.LateBy), round(r.Behind), round(s.pulse.worst()))
 	}
-	if r.LateBy > most {
-		errs = append(errs, violation("I8", "%s: a call returned %s after its deadline, allowed are %s", c, r.LateBy, most))
+	if most, ok := s.punctual(r); ok && r.LateBy > SoakLate+most {
+		errs = append(errs, violation("I8", "%s: a call returned %s after its deadline, allowed are %s", c, r.LateBy, SoakLate+most))
 	}
 	if c == s.lonely {
 		if r.Failed != r.Total {
@@ -126,16 +125,43 @@ func (s *soak) judge(c *soakClient, r Report) error {
 	if len(wrong) > 0 {
 		errs = append(errs, violation("I3", "%s: %d of %d calls failed and %d streams were lost although servers lived:\n%s", c, r.Failed, r.Total, r.Streams.Lost, failureLines(wrong)))
 	}
+	errs = append(errs, s.uncounted(c, r))
 	s.report.Streams += r.Streams.Opened
 	s.report.LostWrites += r.FailedWrites
 	return errors.Join(errs...)
 }
 
+// kill is the end of a server by SIGKILL, from the signal until the process was gone.
+type kill struct {
+	addr         string
+	began, ended time.Time
+}
+
 // inFlight tells failures that must be: of what must not be repeated and was under way when its server was killed.
 func (s *soak) inFlight(f Failure) bool {
-	return f.Kind != KindRead && slices.ContainsFunc(s.kills, func(at time.Time) bool {
-		return f.Due.Before(at) && f.At.Sub(at).Abs() < time.Second
+	return f.Kind != KindRead && slices.ContainsFunc(s.kills, func(k kill) bool {
+		meant := f.Server == "" || f.Server == k.addr
+		return meant && f.Due.Before(k.ended) && f.At.After(k.began.Add(-time.Second)) && f.At.Before(k.ended.Add(time.Second))
 	})
+}
+
+// uncounted is an error when more failed than a client describes, unless kills explain that many.
+func (s *soak) uncounted(c *soakClient, r Report) error {
+	more := r.Failed > int64(len(r.Failures)) && (r.Failed > r.FailedWrites || r.Failed > mostInKills(len(s.kills), c.opt.Rate))
+	if !more && (r.Streams.Lost <= int64(len(r.Streams.Failures)) || r.Streams.Lost <= int64(len(s.kills)*c.opt.Streams)) {
+		return nil
+	}
+	return violation("I3", "%s: %d of %d calls failed, %d of them writes, and %d streams were lost: more than can be looked at, and more than was under way at %d kills", c, r.Failed, r.Total, r.FailedWrites, r.Streams.Lost, len(s.kills))
+}
+
+// underWay is the longest that a call which must not be repeated is taken to be under way at a server that is killed,
+// with what the system needs to tell its caller.
+const underWay = 100 * time.Millisecond
+
+// mostInKills bounds the calls that can have been under way, of a caller with that rate.
+func mostInKills(kills, rate int) int64 {
+	perKill := (time.Duration(rate)*underWay + time.Second - 1) / time.Second
+	return int64(kills) * int64(perKill)
 }
 
 func failureLines(all []Failure) string {
@@ -153,7 +179,25 @@ func failureLines(all []Failure) string {
 // allowance is for a busy machine: three times what timers were late by in any process, since each is delayed at moments
 // of its own, and 20 ms for each program that waits for a processor on average.
 func (s *soak) allowance(r Report) time.Duration {
-	return 3*max(r.Behind, s.behind, s.pulse.worst()) + time.Duration(20*waiting())*time.Millisecond
+	return 3*max(r.Behind, s.behind, s.pulse.worst()) + time.Duration(20*s.waiting())*time.Millisecond
+}
+
+// punctual is what a busy machine excuses of I8 in a phase, and whether that can be judged at all.
+func (s *soak) punctual(r Report) (most time.Duration, ok bool) {
+	s.report.Phases++
+	if most = s.allowance(r); most > SoakBusy {
+		s.report.Unjudged++
+		return 0, false
+	}
+	return most, true
+}
+
+// judged is an error when I8 could be judged in less than half of the phases of a long run.
+func (s *soak) judged(took time.Duration) error {
+	if r := s.report; took >= soakJudgedFrom && 2*(r.Phases-r.Unjudged) < r.Phases {
+		return violation("I8", "the machine was too busy to judge %d of %d phases; run it where nothing else runs", r.Unjudged, r.Phases)
+	}
+	return nil
 }
 
 // waiting is how many programs wait for each processor; 0 where the system does not tell.

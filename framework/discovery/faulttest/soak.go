@@ -51,6 +51,11 @@ const (
 	SoakLate = 50 * time.Millisecond
 	// SoakClose is how long the end of a client may take after its last call.
 	SoakClose = 100 * time.Millisecond
+	// SoakBusy is the most that a busy machine excuses of both. A phase of a client in which the machine would need more
+	// is not judged for them.
+	SoakBusy = 500 * time.Millisecond
+	// soakJudgedFrom is how long a run must take before it fails when most of its phases could not be judged.
+	soakJudgedFrom = 10 * time.Minute
 )
 
 // Soak runs an implementation under random faults and checks the invariants all the time. It returns at the first
@@ -87,7 +92,8 @@ type soak struct {
 
 	faults   []*injected   // all, in order
 	watchers int           // in etcd before the first fault
-	kills    []time.Time   // of servers, in the last half minute
+	kills    []kill        // of servers, in the last half minute
+	waiting  func() int    // programs for each processor
 	behind   time.Duration // the most by which a call of any client began late in the phase
 	asked    soakLoad      // what etcd was asked up to the end of the last phase
 	script   []string
@@ -112,7 +118,7 @@ func newSoak(lab *Lab, opt SoakOptions) (*soak, error) {
 	if opt.TTL == 0 {
 		opt.TTL = 5 * time.Second
 	}
-	s := &soak{lab: lab, opt: opt, adapter: adapter, rng: rand.New(rand.NewPCG(opt.Seed, 1)), script: opt.Faults}
+	s := &soak{lab: lab, opt: opt, adapter: adapter, rng: rand.New(rand.NewPCG(opt.Seed, 1)), script: opt.Faults, waiting: waiting}
 	s.report = SoakReport{Seed: opt.Seed, Faults: map[string]int{}, Converged: map[string]time.Duration{}}
 	s.report.Members = []int{1, 3, 3}[s.rng.IntN(3)]
 	if opt.Members > 0 {
@@ -272,7 +278,7 @@ func (s *soak) finish(ctx context.Context) error {
 	for _, srv := range s.servers {
 		errs = append(errs, s.stopServer(ctx, srv))
 	}
-	errs = append(errs, s.registry.verdict(), s.flat())
+	errs = append(errs, s.registry.verdict(), s.flat(), s.judged(time.Since(s.began)))
 	return errors.Join(errs...)
 }
 

@@ -34,6 +34,9 @@ type SoakReport struct {
 	Registered, Watching time.Duration
 	// Late is the most by which a call returned after its deadline, Close the longest end of a client.
 	Late, Close time.Duration
+	// Phases are the stretches of time of each client that were judged, Unjudged those among them in which the machine was
+	// too busy to tell whether calls returned in time.
+	Phases, Unjudged int
 	// EtcdRate is the most that servers and clients asked of etcd, per second of a round and per process.
 	EtcdRate float64
 	// Samples were taken when nothing was at fault.
@@ -63,6 +66,7 @@ func (r *SoakReport) String() string {
 	fmt.Fprintf(&b, "%d calls (%.0f a second), %d failed (writes in flight at a kill), %d streams, %d faults\n", r.Calls, float64(r.Calls)/r.Took.Seconds(), r.Failed, r.Streams, total)
 	fmt.Fprintf(&b, "latest return after a deadline %s, longest end of a client %s, registry right after %s and all watching after %s at the latest, etcd asked %.1f times a second by each process at the most\n",
 		round(r.Late), round(r.Close), round(r.Registered), round(r.Watching), r.EtcdRate)
+	fmt.Fprintf(&b, "whether calls returned in time was judged in %d phases of a client, and not in %d, for the machine was busy\n", r.Phases-r.Unjudged, r.Unjudged)
 	b.WriteString("fault                     times  converged within\n")
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
 		fmt.Fprintf(&b, "%-25s %5d  %s\n", kind, r.Faults[kind], round(r.Converged[kind]))
