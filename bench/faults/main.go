@@ -1,6 +1,6 @@
 // Command faults puts newsvc, etcd's own naming resolver and the recipe of many articles under the faults of the suite in
 // framework/discovery/faulttest, side by side, and writes docs/faults.md. It runs every process of that by itself, on
-// loopback, and takes about 20 minutes; progress goes to standard error.
+// loopback, and takes about ten minutes; progress goes to standard error.
 //
 // It exits with 1 when newsvc lost a call or was late, or when a fault could not be proven.
 package main

@@ -28,7 +28,8 @@ type Row struct {
 	links   links
 	hold    time.Duration // 0: that of the options
 	work    time.Duration // how long handlers take, so that calls are under way when a server ends
-	// settled: calls that were due before the fault's end cannot be answered by anybody and do not count.
+	// settled: calls of callers that start during the fault cannot be answered by anybody before its end, and do not count
+	// until then. Those of the first caller do.
 	settled bool
 	// prepare runs before servers and callers start, ready when all of them work; neither is part of the fault.
 	prepare, ready func(s *stage, ctx context.Context) error
@@ -133,6 +134,8 @@ type Cell struct {
 	// Total counts the calls during and after the fault, Failed those that failed, all of them while servers were alive.
 	// Writes and FailedWrites are those among them that must not be repeated.
 	Total, Failed, Writes, FailedWrites int64
+	// WritesAtKills bounds the failed writes that killed servers explain: for each kill, those that begin in 100 ms.
+	WritesAtKills int64
 	// Misrouted counts the calls that another service answered, Foreign those that another service's handler ran.
 	Misrouted, Foreign int64
 	// Rate is the number of calls a second.
@@ -148,10 +151,11 @@ type Cell struct {
 	LateBy time.Duration
 }
 
-// Passed reports whether nothing was lost: no call that may be repeated failed, none went to the wrong service, and all
+// Passed reports whether nothing was lost: no call that may be repeated failed, and of the others
+// no more than can have been under way at the servers that were killed; none went to the wrong service, and all
 // was well again in time.
 func (c Cell) Passed() bool {
-	return c.Void == "" && c.Failed == c.FailedWrites && c.Misrouted == 0 && c.Foreign == 0 && c.Converged
+	return c.Void == "" && c.Failed == c.FailedWrites && c.FailedWrites <= c.WritesAtKills && c.Misrouted == 0 && c.Foreign == 0 && c.Converged
 }
 
 // rowTimeout bounds a whole row, should something of the suite itself hang.

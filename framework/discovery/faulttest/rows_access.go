@@ -32,7 +32,7 @@ func accessRows() []Row {
 		},
 		{
 			ID: "role-revoked", Covers: []string{"A19", "B6"}, Members: 1, Limit: limitRefused, links: links{clients: true}, hold: time.Minute,
-			Fault:   "the role of servers and callers loses its permissions for 2 TTL, and callers have to connect anew; a server starts meanwhile",
+			Fault:   "the role of servers and callers loses its permissions for 2 TTL, and callers have to connect anew; a server starts meanwhile. Who was refused asks again after 30 s, give or take a fifth",
 			prepare: (*stage).turnAuthOn, inject: (*stage).revokeRole, proof: (*stage).denied, heal: (*stage).giveRoleBack,
 		},
 	}

@@ -20,7 +20,7 @@ func etcdRows() []Row {
 		},
 		{
 			ID: "etcd-away-at-client-start", Covers: []string{"B1"}, Members: 1, Limit: limitUsual, settled: true,
-			Fault:  "etcd is killed; another caller, which knows nothing yet, starts while it is away; etcd starts again. Calls count once etcd is back",
+			Fault:  "etcd is killed; another caller, which knows nothing yet, starts while it is away; etcd starts again. Its calls count once etcd is back, those of the first caller all the time",
 			inject: func(s *stage, ctx context.Context) error { return s.callersWithout(ctx, 3*time.Second) },
 			proof:  (*stage).away, heal: (*stage).startAgain,
 		},

@@ -248,10 +248,13 @@ func (s *stage) gone(ctx context.Context, p *ServerProc) error {
 }
 
 // mark begins the phase that counts.
-func (s *stage) mark(ctx context.Context) error {
+func (s *stage) mark(ctx context.Context) error { return s.markFrom(ctx, 0) }
+
+// markFrom does so for all but the first callers of each side.
+func (s *stage) markFrom(ctx context.Context, first int) error {
 	var errs []error
 	for _, d := range s.sides {
-		for _, c := range d.clients {
+		for _, c := range d.clients[min(first, len(d.clients)):] {
 			if d.err != nil {
 				continue
 			}

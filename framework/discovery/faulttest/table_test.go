@@ -80,13 +80,14 @@ func TestOnlyWhatNobodyCouldSaveIsForgiven(t *testing.T) {
 		cell faulttest.Cell
 		want bool
 	}{
-		"all is well":                {faulttest.Cell{Converged: true}, true},
-		"a write that was under way": {faulttest.Cell{Converged: true, Failed: 2, FailedWrites: 2}, true},
-		"a read":                     {faulttest.Cell{Converged: true, Failed: 2, FailedWrites: 1}, false},
-		"a wrong answer":             {faulttest.Cell{Converged: true, Misrouted: 1}, false},
-		"a wrong handler":            {faulttest.Cell{Converged: true, Foreign: 1}, false},
-		"too late":                   {faulttest.Cell{After: time.Minute}, false},
-		"void":                       {faulttest.Cell{Converged: true, Void: "x"}, false},
+		"all is well":                 {faulttest.Cell{Converged: true}, true},
+		"a write that was under way":  {faulttest.Cell{Converged: true, Failed: 2, FailedWrites: 2, WritesAtKills: 2}, true},
+		"more writes than were begun": {faulttest.Cell{Converged: true, Failed: 3, FailedWrites: 3, WritesAtKills: 2}, false},
+		"a read":                      {faulttest.Cell{Converged: true, Failed: 2, FailedWrites: 1}, false},
+		"a wrong answer":              {faulttest.Cell{Converged: true, Misrouted: 1}, false},
+		"a wrong handler":             {faulttest.Cell{Converged: true, Foreign: 1}, false},
+		"too late":                    {faulttest.Cell{After: time.Minute}, false},
+		"void":                        {faulttest.Cell{Converged: true, Void: "x"}, false},
 	} {
 		if got := c.cell.Passed(); got != c.want {
 			t.Errorf("%s: passed is %v, want %v", name, got, c.want)

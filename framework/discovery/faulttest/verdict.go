@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -100,7 +101,7 @@ func (s *stage) converge(ctx context.Context) {
 	})
 	if s.row.settled { // let those calls fail that nobody could have answered
 		_ = s.wait(ctx, time.Until(s.healed.Add(s.opt.Deadline+pollEvery)))
-		_ = s.mark(ctx)
+		_ = s.markFrom(ctx, 1)
 	}
 }
 
@@ -189,6 +190,13 @@ func (s *stage) judge(ctx context.Context, d *side) {
 			c.FirstError = fmt.Sprintf("a %s failed, %s: %s", f.Kind, strings.Trim(f.Code, `"`), f.Text)
 		}
 	}
+	killed := 0
+	for _, p := range d.left {
+		if !p.Running() && p.status == 128+int(syscall.SIGKILL) {
+			killed++
+		}
+	}
+	c.WritesAtKills = mostInKills(killed, s.opt.Rate*len(d.clients))
 	for _, p := range slices.Concat(d.live, d.other) {
 		if st, err := p.Stats(ctx); err == nil {
 			c.Foreign += st.Foreign
