@@ -12,6 +12,7 @@ package faulttest
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -59,9 +60,13 @@ type Server interface {
 	// Addr is the host:port on which it listens.
 	Addr() string
 	// Stop is what the implementation does at SIGTERM: leave the registry, let running calls end, close. It is called
-	// once.
+	// once. When the registry could not confirm that the server left, so that its announcement ends by itself later, the
+	// error is [ErrLeaveUnconfirmed]; that is no failure.
 	Stop(ctx context.Context) error
 }
+
+// ErrLeaveUnconfirmed says that a server stopped in good order, but does not know whether it is out of the registry.
+var ErrLeaveUnconfirmed = errors.New("the registry has not confirmed that the server left")
 
 // DialConfig is what a caller is told.
 type DialConfig struct {

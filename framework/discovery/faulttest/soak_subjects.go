@@ -170,7 +170,7 @@ func (s *soak) stopServer(ctx context.Context, v *soakServer) error {
 	}
 	v.proc = nil
 	// Without etcd it could not take leave: what it had sent may still arrive.
-	s.registry.left(v.addr, !strings.Contains(proc.Log(), "could not be revoked"))
+	s.registry.left(v.addr, !proc.Unconfirmed())
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -92,11 +94,12 @@ func configFor(e faulttest.Etcd) stack.Config {
 }
 
 // build assembles a stack that logs to standard error.
-func build(service string, c stack.Config, serves bool, callees ...string) (*stack.Stack, error) {
+func build(service string, watch func(zapcore.Entry) error, c stack.Config, serves bool, callees ...string) (*stack.Stack, error) {
 	log, level, err := stack.NewLog(c, service, false, zapcore.Lock(os.Stderr))
 	if err != nil {
 		return nil, err
 	}
+	log = log.WithOptions(zap.Hooks(watch))
 	stack.TakeGRPCLog(log.Named("grpc"))
 	s, err := stack.New(stack.Params{
 		Service: service, Version: "faulttest", Config: c, Serves: serves, Callees: callees, Log: log, Level: level,
@@ -110,10 +113,19 @@ func build(service string, c stack.Config, serves bool, callees ...string) (*sta
 }
 
 // server is a stack that serves.
-type server struct{ *stack.Stack }
+type server struct {
+	*stack.Stack
+	unconfirmed *atomic.Bool // what it says of its own leave
+}
 
 func serve(ctx context.Context, cfg faulttest.ServeConfig, c stack.Config, between func(grpc.ServiceRegistrar) grpc.ServiceRegistrar) (faulttest.Server, error) {
-	s, err := build(cfg.Service, c, true)
+	unconfirmed := &atomic.Bool{}
+	s, err := build(cfg.Service, func(e zapcore.Entry) error {
+		if strings.Contains(e.Message, "could not be revoked") {
+			unconfirmed.Store(true)
+		}
+		return nil
+	}, c, true)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +137,7 @@ func serve(ctx context.Context, cfg faulttest.ServeConfig, c stack.Config, betwe
 		_ = s.Close(context.WithoutCancel(ctx)) // what is told is why it did not start
 		return nil, err
 	}
-	return server{s}, nil
+	return server{s, unconfirmed}, nil
 }
 
 // Addr is where the gRPC server listens.
@@ -141,7 +153,10 @@ func (s server) Stop(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	return s.Close(ctx)
+	if err := s.Close(ctx); err != nil || !s.unconfirmed.Load() {
+		return err
+	}
+	return faulttest.ErrLeaveUnconfirmed
 }
 
 // conn is a stack that calls one service.
@@ -151,7 +166,7 @@ type conn struct {
 }
 
 func dial(ctx context.Context, cfg faulttest.DialConfig, c stack.Config) (faulttest.Conn, error) {
-	s, err := build(cfg.Caller, c, false, cfg.Service)
+	s, err := build(cfg.Caller, func(zapcore.Entry) error { return nil }, c, false, cfg.Service)
 	if err != nil {
 		return nil, err
 	}
