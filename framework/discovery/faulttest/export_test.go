@@ -43,6 +43,9 @@ func (h *History) Put(addr, incarnation string, revision int64) {
 	h.w.note(h.w.epoch, &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("/p/s/" + addr), Value: value, ModRevision: revision}}, false)
 }
 
+// Started says that a server starts at addr.
+func (h *History) Started(addr string) { h.w.started("/p/s/" + addr) }
+
 // Left says that whoever was at addr had left at that revision.
 func (h *History) Left(addr string, revision int64) { h.w.leftAt(addr, revision) }
 

@@ -30,6 +30,8 @@ type registryWatch struct {
 	graves map[string][]int64          // by address: revisions at which somebody had left
 	dead   map[string]map[string]bool  // by address: incarnations that had left in an earlier epoch
 	now    map[string]string           // incarnation by key
+	starts map[string]int              // by key: processes that the suite started there; never cleared, as known
+	known  map[string]map[string]bool  // by key: incarnations that wrote there
 	gone   []removal                   // since the last call of removals
 	wrong  []error
 }
@@ -49,7 +51,7 @@ func watchRegistry(c *Cluster, prefix string) *registryWatch {
 func newRegistryWatch(c *Cluster, prefix string) *registryWatch {
 	w := &registryWatch{
 		c: c, prefix: prefix, first: map[string]map[string]int64{}, graves: map[string][]int64{},
-		dead: map[string]map[string]bool{}, now: map[string]string{}, resume: make(chan struct{}),
+		dead: map[string]map[string]bool{}, now: map[string]string{}, starts: map[string]int{}, known: map[string]map[string]bool{}, resume: make(chan struct{}),
 	}
 	close(w.resume)
 	return w
@@ -87,6 +89,13 @@ func putIn[V any](m map[string]map[string]V, a, b string, v V) {
 		m[a] = map[string]V{}
 	}
 	m[a][b] = v
+}
+
+// started says that a process starts that will announce itself there. Each has one incarnation.
+func (w *registryWatch) started(key string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.starts[key]++
 }
 
 // left says that whoever served at addr has ended. Only after a leave that etcd confirmed nothing of him may follow.
@@ -183,6 +192,12 @@ func (w *registryWatch) note(epoch int, e *clientv3.Event, listed bool) {
 		return
 	}
 	inc, rev := inst.Incarnation, e.Kv.ModRevision
+	if !w.known[key][inc] {
+		putIn(w.known, key, inc, true)
+		if len(w.known[key]) > w.starts[key] {
+			w.wrong = append(w.wrong, violation("I5", "incarnation %s wrote %q at revision %d over %q; the suite started only %d servers there", inc, key, rev, w.now[key], w.starts[key]))
+		}
+	}
 	w.now[key] = inc
 	if w.dead[addr][inc] && !listed {
 		w.haunts(key, inc, 0, rev)

@@ -144,6 +144,7 @@ func (s *soak) addServer(ctx context.Context, service string) (*soakServer, erro
 }
 
 func (s *soak) startServer(ctx context.Context, v *soakServer) error {
+	s.registry.started(s.keyOf(v))
 	proc, err := s.lab.StartServer(ctx, ServerOptions{
 		Adapter: s.opt.Adapter, Service: v.service, Listen: v.addr, Etcd: s.etcd(v.link), TTL: s.opt.TTL,
 	})

@@ -54,6 +54,8 @@ func TestWhoWritesAfterHeLeftIsAGhost(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h := faulttest.NewHistory()
+			h.Started(addr)
+			h.Started(addr)
 			tt.tell(h)
 			err := h.Verdict()
 			var v *faulttest.ViolationError
@@ -61,6 +63,22 @@ func TestWhoWritesAfterHeLeftIsAGhost(t *testing.T) {
 				t.Errorf("the verdict is %v, want a ghost: %v", err, tt.ghost)
 			}
 		})
+	}
+}
+
+func TestWhoWritesOverAnotherIsNoticed(t *testing.T) {
+	t.Parallel()
+	const addr = "127.0.0.1:1000"
+	h := faulttest.NewHistory()
+	h.Started(addr)
+	h.Put(addr, "a", 5)
+	h.Put(addr, "a", 6)
+	if err := h.Verdict(); err != nil {
+		t.Error(err)
+	}
+	h.Put(addr, "b", 7)
+	if got := violated(h.Verdict()); got != "I5" {
+		t.Errorf("somebody else wrote over a living server's key, and violated is %q", got)
 	}
 }
 
