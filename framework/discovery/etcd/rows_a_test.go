@@ -365,7 +365,7 @@ func TestA15DeletedPrefixComesBackWithFewCalls(t *testing.T) {
 	d := time.Since(m.start)
 	txn, get, ask := rel.asked("Txn"), rel.asked("Range"), rel.asked("LeaseTimeToLive")
 	t.Logf("%d keys were back after %v, with %d writes, %d reads and %d questions for leases", n, d, txn, get, ask)
-	if !m.fits(d, 2*time.Second) { // of which half a second is jitter
+	if !m.fits(d, 4*time.Second) { // 0.6 s without the race detector and other tests, of which half a second is jitter
 		t.Errorf("it took %v", d)
 	}
 	if txn > 2*n || get > 2*n || ask > 2*n {

@@ -10,8 +10,7 @@ import (
 
 // violated is the invariant that an error says is violated; empty: none.
 func violated(err error) string {
-	var v *faulttest.ViolationError
-	if errors.As(err, &v) {
+	if v, ok := errors.AsType[*faulttest.ViolationError](err); ok {
 		return v.Invariant
 	}
 	return ""
