@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
+	"github.com/newsvc/newsvc/bench/internal/process"
 	"github.com/newsvc/newsvc/bench/internal/stats"
 	echov1 "github.com/newsvc/newsvc/bench/proto/echo/v1"
 )
@@ -216,7 +217,7 @@ func (p *propagationRole) handle(ctx context.Context, c command) (answer, error)
 
 // sample lets the server come and go once. Times are counted from the event that an onlooker gets.
 func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sightings, events clientv3.WatchChan, pause time.Duration) (join, leave time.Duration, err error) {
-	if err := wait(ctx, rand.N(pause/2)); err != nil { // the end of the last leave was quiet already
+	if err := process.Wait(ctx, rand.N(pause/2)); err != nil { // the end of the last leave was quiet already
 		return 0, 0, err
 	}
 	before := seen.count.Load()
@@ -228,12 +229,12 @@ func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sighting
 		if time.Now().After(limit) {
 			return 0, 0, fmt.Errorf("no call reached the new server within %v", sampleBudget)
 		}
-		if err := wait(ctx, time.Millisecond); err != nil {
+		if err := process.Wait(ctx, time.Millisecond); err != nil {
 			return 0, 0, err
 		}
 	}
 	join = time.Unix(0, seen.first.Load()).Sub(event)
-	if err := wait(ctx, pause/2+rand.N(pause)); err != nil {
+	if err := process.Wait(ctx, pause/2+rand.N(pause)); err != nil {
 		return 0, 0, err
 	}
 	event, err = change(ctx, events, func(ctx context.Context) error { _, err := p.etcd.Delete(ctx, a.key); return err })
@@ -248,7 +249,7 @@ func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sighting
 		} else if now.After(limit) {
 			return 0, 0, fmt.Errorf("calls still reach the server that left %v ago", sampleBudget)
 		}
-		if err := wait(ctx, time.Millisecond); err != nil {
+		if err := process.Wait(ctx, time.Millisecond); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -305,15 +306,4 @@ func (s *sightings) call(ctx context.Context, client echov1.EchoServiceClient) e
 		}
 	}
 	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -209,7 +209,7 @@ func (c *running) expect(n int) (usage, error) {
 
 // during adds what the client uses for each of some changes.
 func (c *running) during(ctx context.Context, into map[string][]float64, phase string, changes int, do func() error) error {
-	if err := wait(ctx, settle); err != nil {
+	if err := process.Wait(ctx, settle); err != nil {
 		return err
 	}
 	before, err := c.expect(0)
@@ -220,7 +220,7 @@ func (c *running) during(ctx context.Context, into map[string][]float64, phase s
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(do(), wait(ctx, settle)); err != nil {
+	if err := errors.Join(do(), process.Wait(ctx, settle)); err != nil {
 		return err
 	}
 	after, err := c.expect(0)
@@ -267,7 +267,7 @@ func awaitConnections(ctx context.Context, server *process.Process, n int) error
 		if time.Now().After(limit) {
 			return fmt.Errorf("the server has %d connections after %v, not %d", a.Open, budget, n)
 		}
-		if err := wait(ctx, 5*time.Millisecond); err != nil {
+		if err := process.Wait(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -303,15 +303,4 @@ func (s *settings) watches(ctx context.Context, w *world, server *process.Proces
 	}
 	t.flush()
 	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

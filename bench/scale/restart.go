@@ -10,6 +10,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/newsvc/newsvc/bench/internal/process"
 	"github.com/newsvc/newsvc/bench/internal/stats"
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
@@ -38,7 +39,7 @@ func (s *settings) restarted(ctx context.Context, w *world) (err error) {
 		return err
 	}
 	up := time.Since(begin)
-	if err := wait(ctx, 3*time.Second); err != nil {
+	if err := process.Wait(ctx, 3*time.Second); err != nil {
 		return err
 	}
 	before, err := w.reg.read(ctx)
@@ -49,7 +50,7 @@ func (s *settings) restarted(ctx context.Context, w *world) (err error) {
 	if err := w.reg.proc.Kill(); err != nil {
 		return err
 	}
-	if err := wait(ctx, s.down); err != nil {
+	if err := process.Wait(ctx, s.down); err != nil {
 		return err
 	}
 	if err := w.reg.start(ctx); err != nil {
@@ -64,7 +65,7 @@ func (s *settings) restarted(ctx context.Context, w *world) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := wait(ctx, watchAfter-time.Since(back)); err != nil {
+	if err := process.Wait(ctx, watchAfter-time.Since(back)); err != nil {
 		return err
 	}
 	now, err := w.reg.read(ctx)
@@ -153,7 +154,7 @@ func (h *herd) renewals(ctx context.Context, since time.Time) ([]float64, error)
 				}
 			}
 		}
-		if err := wait(ctx, renewalLook); err != nil {
+		if err := process.Wait(ctx, renewalLook); err != nil {
 			return nil, fmt.Errorf("%d of %d leases were renewed: %w", len(renewed), len(h.regs), err)
 		}
 	}

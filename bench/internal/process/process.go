@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"time"
 )
 
 // Process is a child, seen from its parent. It is used by one goroutine.
@@ -134,5 +135,17 @@ func Serve[C, A any](in io.Reader, out io.Writer, hello any, handle func(C) (A, 
 		if err := say.Encode(r); err != nil {
 			return err
 		}
+	}
+}
+
+// Wait waits for d, or returns why ctx ended before.
+func Wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
