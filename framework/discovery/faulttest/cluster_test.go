@@ -60,7 +60,7 @@ func TestAFrozenEtcdAnswersNobodyAndThenGoesOn(t *testing.T) {
 	c := start(ctx, t, faulttest.ClusterConfig{})
 	m := c.Member(0)
 	put(ctx, t, c, "/a")
-	must(t, m.Freeze())
+	must(t, m.Freeze(ctx))
 	if err := m.Read(ctx); err == nil {
 		t.Error("it answers")
 	}
@@ -250,7 +250,7 @@ func TestTheLabLeavesNothingBehind(t *testing.T) {
 	for i := range c.Members() {
 		pids = append(pids, c.Member(i).PID())
 	}
-	must(t, c.Member(1).Freeze())
+	must(t, c.Member(1).Freeze(ctx))
 	must(t, lab.Close())
 	for _, pid := range pids {
 		if syscall.Kill(pid, 0) == nil {

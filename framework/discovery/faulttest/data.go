@@ -21,10 +21,7 @@ func (m *Member) pause(ctx context.Context) error {
 	if m.process == nil || m.frozen || !m.process.Running() {
 		return nil
 	}
-	if err := m.process.Freeze(); err != nil {
-		return err
-	}
-	return standsStill(ctx, m.process.PID())
+	return m.process.Freeze(ctx)
 }
 
 // resume undoes pause.

@@ -128,13 +128,13 @@ func (m *Member) Kill(ctx context.Context) error {
 }
 
 // Freeze stops its process where it is. It returns when nothing of it runs any more.
-func (m *Member) Freeze() error {
+func (m *Member) Freeze(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.process == nil {
 		return fmt.Errorf("etcd %s does not run", m.name)
 	}
-	if err := m.process.Freeze(); err != nil {
+	if err := m.process.Freeze(ctx); err != nil {
 		return err
 	}
 	m.frozen = true

@@ -140,8 +140,18 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// Freeze stops the process where it is: its connections stay, nothing answers, and it does not notice.
-func (p *Process) Freeze() error { return freeze(p) }
+// Freeze stops the process where it is: its connections stay, nothing answers, and it does not notice. When Freeze
+// returns without an error, each of its threads stands still; ctx bounds the wait for that. With an error it goes on.
+func (p *Process) Freeze(ctx context.Context) error {
+	if err := freeze(p); err != nil {
+		return err
+	}
+	if err := standsStill(ctx, p.PID()); err != nil { // a signal is sent long before each thread has seen it
+		_ = thaw(p) // what is told is why it does not stop
+		return err
+	}
+	return nil
+}
 
 // Thaw lets a frozen process go on.
 func (p *Process) Thaw() error { return thaw(p) }

@@ -35,7 +35,7 @@ func clusterRows() []Row {
 			ID: "leader-killed", Covers: []string{"A4", "A7"}, Members: 3, Limit: limitUsual, From: "the election of another leader",
 			Fault: "the leader of three members is killed; a server starts, another one leaves",
 			inject: func(s *stage, ctx context.Context) error {
-				return s.behead(ctx, func(m *Member) error { return m.Kill(ctx) })
+				return s.behead(ctx, (*Member).Kill)
 			},
 			proof: (*stage).beheaded,
 		},
@@ -78,13 +78,13 @@ func clusterRows() []Row {
 }
 
 // behead takes the leader away, changes the set, and waits for another leader.
-func (s *stage) behead(ctx context.Context, away func(*Member) error) error {
+func (s *stage) behead(ctx context.Context, away func(*Member, context.Context) error) error {
 	old, err := s.cluster.Leader(ctx)
 	if err != nil {
 		return err
 	}
 	s.notes["leader"] = int64(old)
-	if err := away(s.cluster.Member(old)); err != nil {
+	if err := away(s.cluster.Member(old), ctx); err != nil {
 		return err
 	}
 	err = s.soon(ctx, func() bool {

@@ -133,7 +133,7 @@ func (s *stage) callersAgain(ctx context.Context) error {
 
 // frozen stops etcd where it is for 3 TTL.
 func (s *stage) frozen(ctx context.Context) error {
-	if err := s.cluster.Member(0).Freeze(); err != nil {
+	if err := s.cluster.Member(0).Freeze(ctx); err != nil {
 		return err
 	}
 	s.newcomers(ctx)

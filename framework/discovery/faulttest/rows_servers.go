@@ -48,7 +48,7 @@ func serverRows() []Row {
 			ID: "leave-while-etcd-frozen", Covers: []string{"D7"}, Members: 1, Limit: limitUsual, work: busy,
 			Fault: "etcd stands still (SIGSTOP); a server starts, and all others but one get SIGTERM, one after the other",
 			inject: func(s *stage, ctx context.Context) error {
-				if err := s.cluster.Member(0).Freeze(); err != nil {
+				if err := s.cluster.Member(0).Freeze(ctx); err != nil {
 					return err
 				}
 				s.newcomers(ctx)

@@ -71,7 +71,7 @@ func soakKinds() []soakKind {
 func etcdKinds() []soakKind {
 	three := func(s *soak) bool { return s.cluster.Members() == 3 }
 	return []soakKind{
-		{name: "etcd frozen", class: classEtcd, begin: func(_ context.Context, s *soak, f *injected) error {
+		{name: "etcd frozen", class: classEtcd, begin: func(ctx context.Context, s *soak, f *injected) error {
 			who := s.someMembers(f)
 			f.heal = func(ctx context.Context) error {
 				for _, m := range who {
@@ -82,7 +82,7 @@ func etcdKinds() []soakKind {
 				return s.cluster.WaitHealthy(ctx)
 			}
 			for _, m := range who {
-				if err := m.Freeze(); err != nil {
+				if err := m.Freeze(ctx); err != nil {
 					return err
 				}
 			}
@@ -253,7 +253,7 @@ func processKinds() []soakKind {
 		{name: "server frozen", class: classServer, begin: func(ctx context.Context, s *soak, f *injected) error {
 			v, d := s.anyServer(), s.between(100*time.Millisecond, time.Second)
 			f.detail = fmt.Sprintf("%s for %s", v, d.Round(time.Millisecond))
-			if err := v.proc.Freeze(); err != nil {
+			if err := v.proc.Freeze(ctx); err != nil {
 				return err
 			}
 			err := s.pause(ctx, d, d+1)

@@ -3,9 +3,12 @@ package faulttest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
@@ -34,6 +37,9 @@ func allStopped(pid int) (bool, error) {
 	}
 	for _, task := range tasks {
 		stat, err := os.ReadFile(task)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			return false, nil // this thread ended meanwhile
+		}
 		if err != nil {
 			return false, err
 		}

@@ -242,7 +242,7 @@ func TestAClientThatStoodStillMakesNoCallsForThatTime(t *testing.T) {
 	s := f.server(newsvc.Name, "still-service")
 	c := f.client(faulttest.ClientOptions{Adapter: newsvc.Name, Service: "still-service", Rate: 100, Deadline: time.Second})
 	f.meets(c, s)
-	if err := c.Freeze(); err != nil {
+	if err := c.Freeze(f.ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := backoff.Sleep(f.ctx, 2500*time.Millisecond); err != nil {

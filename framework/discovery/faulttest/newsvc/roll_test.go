@@ -175,7 +175,7 @@ func (f *fleet) trouble(ctx context.Context, long time.Duration) (n int, err err
 			frozen = long
 		}
 		f.tell("etcd is frozen")
-		err = errors.Join(m.Freeze(), f.away(ctx, frozen), m.Thaw(), m.WaitHealthy(f.ctx))
+		err = errors.Join(m.Freeze(f.ctx), f.away(ctx, frozen), m.Thaw(), m.WaitHealthy(f.ctx))
 		f.tell("etcd answers again")
 		_ = backoff.Sleep(ctx, troublePause) // the end is looked at above
 		f.tell("etcd is killed")

@@ -2,7 +2,6 @@ package newsvc_test
 
 import (
 	"context"
-	"syscall"
 	"testing"
 	"time"
 
@@ -127,10 +126,10 @@ func TestA06FrozenServerIsBackSoonAfterItsThaw(t *testing.T) {
 	f := newRow(t, 1)
 	s := f.serve(rowTTL, f.cluster.Endpoints()...)
 	f.until("its key", func() bool { return f.lookup(s) > 0 })
-	f.do(s.Signal(syscall.SIGSTOP))
+	f.do(s.Freeze(f.ctx))
 	f.until("the end of its lease", func() bool { return f.lookup(s) == 0 })
 	f.do(backoff.Sleep(f.ctx, rowTTL))
-	f.do(s.Signal(syscall.SIGCONT))
+	f.do(s.Thaw())
 	took := f.until("its key again", func() bool { return f.lookup(s) > 0 })
 	t.Logf("registered %v after the thaw", took)
 	if took > 3*time.Second { // a second, and what a busy machine needs
@@ -179,7 +178,7 @@ func TestA08FrozenLeaderEndsNoLivingLease(t *testing.T) {
 	pinned := f.serve(rowTTL, old.Endpoint())
 	f.until("both keys", func() bool { return f.lookup(free) > 0 && f.lookup(pinned) > 0 })
 	created := f.lookup(free)
-	f.do(old.Freeze())
+	f.do(old.Freeze(f.ctx))
 	f.until("the end of the pinned one's lease", func() bool { return f.lookup(pinned) == 0 })
 	f.do(backoff.Sleep(f.ctx, rowTTL))
 	f.do(old.Thaw())
