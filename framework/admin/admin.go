@@ -84,7 +84,7 @@ func Handler(h Handlers, profiles bool) http.Handler {
 		page
 		handler http.Handler
 	}{
-		{page{"/readyz", "ready for calls? each check with its error"}, h.Ready},
+		{page{"/readyz", "ready for calls, and was it announced? each check with its error"}, h.Ready},
 		{page{"/metrics", "metrics for Prometheus"}, h.Metrics},
 		{page{"/log/level", "log level; PUT changes it"}, h.LogLevel},
 		{page{"/debug/config", "each setting, its value and where it came from"}, h.Config},

@@ -102,11 +102,16 @@ type RegistrationConfig struct {
 	// LeaveAfter is how long readiness must be lost before the instance leaves the registry; it returns with readiness.
 	// Default 30s: shorter reacts faster, longer rides out a check that flaps.
 	LeaveAfter time.Duration `config:"leave_after"`
+	// GatesReadyz keeps /readyz of the admin server at 503 until this instance has been announced once; a later outage
+	// of etcd never makes it unready. Default true. When false, a rollout during an outage of etcd that goes by /readyz
+	// can end all old instances before callers can learn of a new one; true makes such a rollout wait for etcd. Health
+	// in gRPC and /healthz do not depend on it.
+	GatesReadyz bool `config:"gates_readyz"`
 }
 
 // DefaultRegistrationConfig returns the defaults named at the fields.
 func DefaultRegistrationConfig() RegistrationConfig {
-	return RegistrationConfig{Enabled: true, TTL: 15 * time.Second, LeaveAfter: 30 * time.Second}
+	return RegistrationConfig{Enabled: true, TTL: 15 * time.Second, LeaveAfter: 30 * time.Second, GatesReadyz: true}
 }
 
 // Validate checks what can be checked before the server listens.

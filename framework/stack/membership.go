@@ -28,14 +28,17 @@ type membership struct {
 	leaveAfter time.Duration
 	log        *zap.Logger
 	onUp       func() // called once, when the instance is registered for the first time; then nil
-	refused    bool   // the registrar's last answer
 
 	run    *loop.Loop
 	joined chan struct{} // closed at the first registration
 	once   sync.Once
-	mu     sync.Mutex
-	reg    discovery.Registration // nil while not registered
-	past   int                    // announcements of registrations before reg
+
+	mu        sync.Mutex
+	reg       discovery.Registration // nil while not registered
+	past      int                    // announcements of registrations before reg
+	first     time.Time              // when the first announcement was seen; zero before
+	refused   error                  // why the registrar refuses to register; nil while it does not
+	refusedAt time.Time              // since when
 }
 
 func (m *membership) start() {
@@ -106,7 +109,7 @@ func (m *membership) changed() <-chan struct{} {
 }
 
 func (m *membership) noticeUp() {
-	if reg := m.registration(); reg != nil && m.onUp != nil && reg.Status().State == discovery.RegistrationUp {
+	if m.onUp != nil && !m.firstAnnounced().IsZero() {
 		up := m.onUp
 		m.onUp = nil
 		up()
@@ -125,17 +128,22 @@ func (m *membership) join(ctx context.Context) bool {
 		return true
 	}
 	reg, err := m.registrar.Register(ctx, m.instance)
+	m.mu.Lock()
+	again := m.refused != nil
+	m.refused = err
+	switch {
+	case err == nil:
+		m.reg = reg
+	case !again:
+		m.refusedAt = time.Now()
+	}
+	m.mu.Unlock()
 	if err != nil {
-		if !m.refused {
+		if !again {
 			m.log.Error("cannot register; it is tried again and again", zap.String("addr", m.instance.Addr), zap.Error(err))
 		}
-		m.refused = true
 		return false
 	}
-	m.refused = false
-	m.mu.Lock()
-	m.reg = reg
-	m.mu.Unlock()
 	m.once.Do(func() { close(m.joined) })
 	return true
 }

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -95,6 +96,7 @@ type Replace struct {
 type Stack struct {
 	p           Params
 	incarnation string
+	built       time.Time // when New made it
 	log         *zap.Logger
 
 	telemetry *telemetry.Telemetry
@@ -149,7 +151,7 @@ func New(p Params) (*Stack, error) {
 		p.Level = zap.NewAtomicLevel()
 	}
 	s := &Stack{
-		p: p, log: p.Log, incarnation: discovery.NewIncarnation(),
+		p: p, log: p.Log, incarnation: discovery.NewIncarnation(), built: time.Now(),
 		readiness: readiness.New(),
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
@@ -279,7 +281,7 @@ func (s *Stack) buildAdmin() error {
 	}
 	s.levels = logging.NewLevelHandler(s.p.Level, s.log.Named("log"))
 	h := admin.Handlers{
-		Ready: s.readiness.Handler(), Metrics: s.telemetry.MetricsHandler(), LogLevel: s.levels,
+		Ready: http.HandlerFunc(s.serveReadyz), Metrics: s.telemetry.MetricsHandler(), LogLevel: s.levels,
 		Discovery: http.HandlerFunc(s.serveDiscovery),
 	}
 	if s.p.Settings != nil {

@@ -196,7 +196,7 @@ func (s *Stack) watchListener(name string, l interface {
 // switched off, only the ready file is written.
 func (s *Stack) joinRegistry(ctx context.Context) error {
 	c := s.p.Config.Registration
-	if s.server == nil || !c.Enabled {
+	if !s.registers() {
 		s.watch.Start(context.Background(), func(ctx context.Context) {
 			if s.readiness.Wait(ctx) == nil {
 				s.announceReady()
