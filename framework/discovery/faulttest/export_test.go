@@ -1,8 +1,10 @@
 package faulttest
 
 import (
+	"context"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -26,6 +28,41 @@ func RaftSender(chunk []byte) string { return raftSender(chunk) }
 func Metrics(r io.Reader) (EtcdStats, error) {
 	s := EtcdStats{Requests: map[string]int64{}}
 	return s, s.add(r)
+}
+
+// Stale says which of those that left are still among the keys in etcd. All are given as service/addr, and etcd's keys lie
+// below /p/.
+func Stale(left, live, inEtcd []string) string {
+	procs := func(names []string) (all []*ServerProc) {
+		for _, n := range names {
+			service, addr, _ := strings.Cut(n, "/")
+			all = append(all, &ServerProc{opt: ServerOptions{Service: service}, addr: addr})
+		}
+		return all
+	}
+	keys := map[string]bool{}
+	for _, n := range inEtcd {
+		keys["/p/"+n] = true
+	}
+	d := &side{adapter: Adapter{Keys: func(service string) string { return "/p/" + service + "/" }}, left: procs(left), live: procs(live)}
+	return d.stale(keys)
+}
+
+// Haunted is the row, and of each adapter the key of one that left is put into etcd once more.
+func (r Row) Haunted() Row {
+	inject := r.inject
+	r.inject = func(s *stage, ctx context.Context) error {
+		if err := inject(s, ctx); err != nil {
+			return err
+		}
+		for _, d := range s.sides {
+			if _, err := s.etcd().Put(ctx, d.keyOf(d.left[0]), "x"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return r
 }
 
 // History is what was written below a prefix, told by a test in place of etcd.

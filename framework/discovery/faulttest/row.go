@@ -31,6 +31,9 @@ type Row struct {
 	// settled: calls of callers that start during the fault cannot be answered by anybody before its end, and do not count
 	// until then. Those of the first caller do.
 	settled bool
+	// orderly: who leaves can tell etcd so at once, and is gone from there within Limit. In other rows the keys of those that
+	// were killed, or left while etcd did not answer, are gone when their leases have ended; that is looked at at the end.
+	orderly bool
 	// prepare runs before servers and callers start, ready when all of them work; neither is part of the fault.
 	prepare, ready func(s *stage, ctx context.Context) error
 	// inject does it. It also changes the set: the suite waits for what stage.newcomer starts.
@@ -141,7 +144,7 @@ type Cell struct {
 	// Rate is the number of calls a second.
 	Rate float64
 	// Converged says whether all was well within the limit: each living server has answered calls, the newcomers too, and
-	// is in etcd. After is how long that took; Missing what was missing when it was not.
+	// is in etcd; those that left are not, or at the end of the row where they could not say so. After is how long that took; Missing what was missing when it was not.
 	Converged bool
 	After     time.Duration
 	Missing   string

@@ -24,7 +24,7 @@ const (
 func accessRows() []Row {
 	return []Row{
 		{
-			ID: "token-expired", Covers: []string{"A19", "B5"}, Members: 1, Limit: limitUsual, links: links{clients: true},
+			ID: "token-expired", Covers: []string{"A19", "B5"}, Members: 1, Limit: limitUsual, orderly: true, links: links{clients: true},
 			Fault:   "authentication is on and tokens live 3 s; after twice that callers are cut off, what they would watch next is compacted, and the link works again: they need another token",
 			cluster: ClusterConfig{AuthTokenTTL: accessToken}, prepare: (*stage).turnAuthOn,
 			inject: (*stage).outliveTokens, proof: (*stage).tokenExpired,

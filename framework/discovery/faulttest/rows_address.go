@@ -19,7 +19,7 @@ func addressRows() []Row {
 			inject: (*stage).reuse, proof: (*stage).reused,
 		},
 		{
-			ID: "longer-name", Covers: []string{"B14"}, Members: 1, Limit: limitUsual, From: "the start of the newcomer",
+			ID: "longer-name", Covers: []string{"B14"}, Members: 1, Limit: limitUsual, orderly: true, From: "the start of the newcomer",
 			Fault:  "servers of a service start whose name begins with the name of the one that is called; one of them leaves, and a server of the called one starts",
 			inject: (*stage).nameLonger, proof: (*stage).sharesBeginning,
 		},

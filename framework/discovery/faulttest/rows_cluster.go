@@ -32,7 +32,7 @@ func clusterRows() []Row {
 			proof: (*stage).away,
 		},
 		{
-			ID: "leader-killed", Covers: []string{"A4", "A7"}, Members: 3, Limit: limitUsual, From: "the election of another leader",
+			ID: "leader-killed", Covers: []string{"A4", "A7"}, Members: 3, Limit: limitUsual, orderly: true, From: "the election of another leader",
 			Fault: "the leader of three members is killed; a server starts, another one leaves",
 			inject: func(s *stage, ctx context.Context) error {
 				return s.behead(ctx, (*Member).Kill)

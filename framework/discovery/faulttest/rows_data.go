@@ -30,7 +30,7 @@ func dataRows() []Row {
 			inject: (*stage).corrupt, proof: (*stage).corrupted,
 		},
 		{
-			ID: "compacted", Covers: []string{"B3"}, Members: 1, Limit: limitUsual, links: links{clients: true},
+			ID: "compacted", Covers: []string{"B3"}, Members: 1, Limit: limitUsual, orderly: true, links: links{clients: true},
 			Fault:  "callers are cut from etcd; a server starts and another one leaves, 300 other revisions follow, and all history is compacted; then the link works again. The limit is 1 s for what compaction needs, and 2 s for the reconnection before it",
 			inject: (*stage).compactBehind, proof: (*stage).compacted,
 			heal: func(s *stage, _ context.Context) error { return s.relink(s.clientLinks) },

@@ -23,7 +23,7 @@ func linkRows() []Row {
 	ofServers := func(s *stage) []*Proxy { return s.serverLinks }
 	return []Row{
 		{
-			ID: "client-link-cut", Covers: []string{"B9", "D14"}, Members: 1, Limit: limitUsual, links: links{clients: true},
+			ID: "client-link-cut", Covers: []string{"B9", "D14"}, Members: 1, Limit: limitUsual, orderly: true, links: links{clients: true},
 			Fault: "callers cannot reach etcd for 2 TTL (connections reset, new ones refused); a server starts and another one leaves meanwhile",
 			inject: func(s *stage, ctx context.Context) error {
 				cut(s.clientLinks)
@@ -42,7 +42,7 @@ func linkRows() []Row {
 			proof: func(s *stage, ctx context.Context) (string, error) { return s.silent(ctx, s.clientLinks) }, heal: relink(ofClients),
 		},
 		{
-			ID: "client-link-half-open", Covers: []string{"B8"}, Members: 1, Limit: limitSilent, links: links{clients: true}, From: "the newcomer's key in etcd",
+			ID: "client-link-half-open", Covers: []string{"B8"}, Members: 1, Limit: limitSilent, orderly: true, links: links{clients: true}, From: "the newcomer's key in etcd",
 			Fault: "the connections of callers to etcd are dead for good, and nobody is told; new ones would work. A server starts, another one leaves",
 			inject: func(s *stage, ctx context.Context) error {
 				strand(s.clientLinks)

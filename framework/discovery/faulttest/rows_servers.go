@@ -23,7 +23,7 @@ func serverRows() []Row {
 			inject: (*stage).kill, proof: (*stage).killedServers,
 		},
 		{
-			ID: "servers-rolled", Covers: []string{"C4", "D1"}, Members: 1, Limit: limitUsual, work: busy,
+			ID: "servers-rolled", Covers: []string{"C4", "D1"}, Members: 1, Limit: limitUsual, orderly: true, work: busy,
 			Fault:  "all servers are replaced, one after the other: another one starts, the old one gets SIGTERM",
 			inject: (*stage).roll, proof: (*stage).allLeft,
 		},
@@ -68,7 +68,7 @@ func serverRows() []Row {
 			heal: (*stage).thaw,
 		},
 		{
-			ID: "rolled-while-clients-cut", Covers: []string{"C4", "D14"}, Members: 1, Limit: limitUsual, work: busy, links: links{clients: true},
+			ID: "rolled-while-clients-cut", Covers: []string{"C4", "D14"}, Members: 1, Limit: limitUsual, orderly: true, work: busy, links: links{clients: true},
 			Fault: "callers cannot reach etcd; all servers are restarted on their addresses, one after the other, by SIGTERM",
 			inject: func(s *stage, ctx context.Context) error {
 				cut(s.clientLinks)
@@ -82,7 +82,7 @@ func serverRows() []Row {
 			heal: func(s *stage, _ context.Context) error { return s.relink(s.clientLinks) },
 		},
 		{
-			ID: "all-restarted", Covers: []string{"C6", "D13"}, Members: 1, Limit: limitUsual, work: busy, From: "the start of the new servers",
+			ID: "all-restarted", Covers: []string{"C6", "D13"}, Members: 1, Limit: limitUsual, orderly: true, work: busy, From: "the start of the new servers",
 			Fault:  "all servers get SIGTERM at once; as many others start 1 s later",
 			inject: (*stage).replaceAll, proof: (*stage).allLeft,
 		},

@@ -21,6 +21,9 @@ const (
 	pollEvery = 100 * time.Millisecond
 	// inUse is how recently a server must have answered to count as one that gets calls.
 	inUse = time.Second
+	// leaseEnds is what a lease may outlive its TTL by: etcd that starts anew or has another leader renews all leases and
+	// adds an election timeout, and looks for those that have ended every half second.
+	leaseEnds = 3 * time.Second
 )
 
 // stage is one row while it runs.
@@ -47,7 +50,7 @@ type side struct {
 	service string
 	live    []*ServerProc // those that should get calls
 	fresh   []*ServerProc // the newcomers among them
-	left    []*ServerProc // those that were asked to leave
+	left    []*ServerProc // those that were asked to leave, or killed: they must not stay in etcd
 	other   []*ServerProc // of other services
 	clients []*ClientProc
 	victim  string // whatever the row remembers

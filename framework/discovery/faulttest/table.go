@@ -39,7 +39,8 @@ etcd of a row, each with servers and a caller of its own, in real processes; the
   must not be repeated, those are shown apart, as *writes*: the ones that a killed server had begun cannot but fail. *misrouted* calls were answered, or run, by
   another service than the one that was called.
 - *well after* is the time from the end of the fault until every living server, also the ones that were started during
-  it, has answered calls and stands in etcd. Where a row counts from elsewhere, it says so. *limit* is what newsvc promises.
+  it, has answered calls and stands in etcd, and those that left do not. Where they cannot tell etcd, or are killed, their
+  keys may stay until their leases have ended; that is looked at at the end of the row. Where a row counts from elsewhere, it says so. *limit* is what newsvc promises.
   "never" means not within the limit and %s more; what was missing then stands below.
 - *rows* are the failures of the design's tables that a row shows: A are those of registration, B of resolving, C of
   connections, D of starting and stopping.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,51 @@ func (s *stage) listed(ctx context.Context, d *side) string {
 	}
 	return ""
 }
+
+// lingering says how many of those that left are still in etcd; empty: none. The key of a server whose address another
+// one has taken over is that one's.
+func (s *stage) lingering(ctx context.Context, d *side) string {
+	inEtcd := map[string]bool{}
+	for _, service := range d.leftServices() {
+		keys, err := s.keys(ctx, d.adapter.Keys(service))
+		if err != nil {
+			return "etcd does not answer"
+		}
+		maps.Copy(inEtcd, keys)
+	}
+	return d.stale(inEtcd)
+}
+
+// leftServices are the services of those that left, each once.
+func (d *side) leftServices() (names []string) {
+	for _, p := range d.left {
+		if !slices.Contains(names, p.opt.Service) {
+			names = append(names, p.opt.Service)
+		}
+	}
+	return names
+}
+
+// stale is the text of lingering, given the keys that are in etcd.
+func (d *side) stale(inEtcd map[string]bool) string {
+	taken := map[string]bool{}
+	for _, p := range slices.Concat(d.live, d.other) {
+		taken[d.keyOf(p)] = true
+	}
+	n := 0
+	for _, p := range d.left {
+		if key := d.keyOf(p); inEtcd[key] && !taken[key] {
+			n++
+		}
+	}
+	if n > 0 {
+		return fmt.Sprintf("%d of %d servers that left are still in etcd", n, len(d.left))
+	}
+	return ""
+}
+
+// keyOf is where a server announces itself.
+func (d *side) keyOf(p *ServerProc) string { return d.adapter.Keys(p.opt.Service) + p.addr }
 
 // keys returns the keys below a prefix, as the first member says that answers for all: others may be cut off.
 func (s *stage) keys(ctx context.Context, prefix string) (map[string]bool, error) {
@@ -111,15 +157,18 @@ func (s *stage) look(ctx context.Context, d *side) {
 		return
 	}
 	idle, settled := d.unused(ctx, s.end(d))
-	absent := s.listed(ctx, d)
+	registered := s.listed(ctx, d)
+	if s.row.orderly {
+		registered = join(registered, s.lingering(ctx, d))
+	}
 	if ctx.Err() != nil {
 		return // the answers are worth nothing
 	}
 	now := time.Now()
-	if !settled || absent != "" {
+	if !settled || registered != "" {
 		d.unsettled = now
 	}
-	if d.cell.Missing = join(idle, absent); d.cell.Missing != "" {
+	if d.cell.Missing = join(idle, registered); d.cell.Missing != "" {
 		return
 	}
 	d.done = true
@@ -146,12 +195,17 @@ func (d *side) greeted(ctx context.Context) (last time.Time) {
 	return last
 }
 
-// finish looks once more whether all servers are in use, and takes down what the callers saw.
+// finish looks once more whether all servers are in use and those that left are gone, and takes down what the callers saw.
 func (s *stage) finish(ctx context.Context) {
 	_ = s.wait(ctx, max(inUse, time.Until(s.healed.Add(s.opt.TTL+inUse)))) // leases of those that are gone end meanwhile
+	limited, cancel := context.WithDeadline(ctx, s.healed.Add(s.opt.TTL+leaseEnds))
+	defer cancel()
 	var all sync.WaitGroup
 	for _, d := range s.sides {
-		all.Go(func() { s.judge(ctx, d) })
+		all.Go(func() {
+			_ = s.until(limited, func() bool { return s.lingering(limited, d) == "" }) // the verdict asks once more
+			s.judge(ctx, d)
+		})
 	}
 	all.Wait()
 }
@@ -165,7 +219,7 @@ func (s *stage) judge(ctx context.Context, d *side) {
 	defer cancel()
 	if d.done {
 		idle, _ := d.unused(ctx, time.Now().Add(-inUse))
-		if later := join(idle, s.listed(ctx, d)); later != "" {
+		if later := join(idle, join(s.listed(ctx, d), s.lingering(ctx, d))); later != "" {
 			c.Missing = "at the end " + later
 		}
 	}
