@@ -48,6 +48,13 @@ func Stale(left, live, inEtcd []string) string {
 	return d.stale(keys)
 }
 
+// Retire takes down what a server ran for others before it is ended.
+func Retire(ctx context.Context, p *ServerProc) (foreign int64, err error) {
+	d := &side{live: []*ServerProc{p}}
+	_, err = new(stage).retire(ctx, d)
+	return d.cell.Foreign, err
+}
+
 // Haunted is the row, and of each adapter the key of one that left is put into etcd once more.
 func (r Row) Haunted() Row {
 	inject := r.inject

@@ -28,9 +28,12 @@ func addressRows() []Row {
 
 func (s *stage) reuse(ctx context.Context) error {
 	s.each(func(d *side) error {
-		p := d.take()
-		d.left, d.victim = append(d.left, p), p.Addr()
-		if err := p.Kill(ctx); err != nil {
+		p, err := s.retire(ctx, d)
+		d.victim = p.Addr()
+		if err == nil {
+			err = p.Kill(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		other, err := s.startServer(ctx, d, d.service+"-other", p.Addr())
@@ -88,7 +91,10 @@ func (s *stage) nameLonger(ctx context.Context) error {
 	}
 	s.each(func(d *side) error {
 		p := d.other[0]
-		d.other, d.left = d.other[1:], append(d.left, p)
+		d.other = d.other[1:]
+		if err := s.leaving(ctx, d, p); err != nil {
+			return err
+		}
 		return p.Signal(syscall.SIGTERM)
 	})
 	s.newcomers(ctx)

@@ -94,7 +94,7 @@ func (s *stage) behead(ctx context.Context, away func(*Member, context.Context) 
 	})
 	s.healed = time.Now()
 	s.newcomers(ctx)
-	s.leavers()
+	s.leavers(ctx)
 	return err
 }
 
@@ -126,7 +126,7 @@ func (s *stage) announced(ctx context.Context) error {
 		return nil
 	})
 	s.healed = time.Now()
-	s.leavers()
+	s.leavers(ctx)
 	return nil
 }
 

@@ -203,7 +203,7 @@ func (s *stage) compactBehind(ctx context.Context) error {
 	s.each(func(d *side) error {
 		return s.soon(ctx, func() bool { return s.listed(ctx, d) == "" })
 	})
-	s.leavers()
+	s.leavers(ctx)
 	rev, err := s.fill(ctx, "/age/", 300)
 	if err != nil {
 		return err

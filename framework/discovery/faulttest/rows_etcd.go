@@ -137,7 +137,7 @@ func (s *stage) frozen(ctx context.Context) error {
 		return err
 	}
 	s.newcomers(ctx)
-	s.leavers()
+	s.leavers(ctx)
 	return s.wait(ctx, 3*s.opt.TTL)
 }
 
@@ -161,7 +161,7 @@ func (s *stage) backUp(ctx context.Context) error {
 		return err
 	}
 	s.newcomers(ctx)
-	s.leavers()
+	s.leavers(ctx)
 	s.each(func(d *side) error {
 		return s.soon(ctx, func() bool {
 			idle, _ := d.unused(ctx, time.Time{})

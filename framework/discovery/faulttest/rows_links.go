@@ -28,7 +28,7 @@ func linkRows() []Row {
 			inject: func(s *stage, ctx context.Context) error {
 				cut(s.clientLinks)
 				s.newcomers(ctx)
-				s.leavers()
+				s.leavers(ctx)
 				return s.wait(ctx, 2*s.opt.TTL)
 			},
 			proof: func(s *stage, ctx context.Context) (string, error) { return refused(ctx, s.clientLinks) }, heal: relink(ofClients),

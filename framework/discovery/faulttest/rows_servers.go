@@ -55,7 +55,8 @@ func serverRows() []Row {
 				s.each(func(d *side) error {
 					var err error
 					for range s.opt.Servers - 1 {
-						err = errors.Join(err, s.leaves(ctx, d, d.take()))
+						_, lerr := s.leaves(ctx, d)
+						err = errors.Join(err, lerr)
 					}
 					return err
 				})
@@ -89,13 +90,16 @@ func serverRows() []Row {
 	}
 }
 
-// leaves sends SIGTERM and waits for the end.
-func (s *stage) leaves(ctx context.Context, d *side, p *ServerProc) error {
-	d.left = append(d.left, p)
-	if err := p.Signal(syscall.SIGTERM); err != nil {
-		return err
+// leaves sends the first server SIGTERM and waits for the end.
+func (s *stage) leaves(ctx context.Context, d *side) (*ServerProc, error) {
+	p, err := s.retire(ctx, d)
+	if err == nil {
+		err = p.Signal(syscall.SIGTERM)
 	}
-	return s.gone(ctx, p)
+	if err != nil {
+		return p, err
+	}
+	return p, s.gone(ctx, p)
 }
 
 // ended counts the servers that were asked to leave and have.
@@ -113,8 +117,10 @@ func (s *stage) ended() (n int) {
 func (s *stage) kill(ctx context.Context) error {
 	for range s.opt.Servers {
 		s.each(func(d *side) error {
-			p := d.take()
-			d.left = append(d.left, p)
+			p, err := s.retire(ctx, d)
+			if err != nil {
+				return err
+			}
 			return p.Kill(ctx)
 		})
 		s.newcomers(ctx)
@@ -153,7 +159,7 @@ func (s *stage) roll(ctx context.Context) error {
 			if err := s.newcomer(ctx, d, ""); err != nil {
 				return err
 			}
-			if err := s.leaves(ctx, d, d.take()); err != nil {
+			if _, err := s.leaves(ctx, d); err != nil {
 				return err
 			}
 		}
@@ -174,8 +180,8 @@ func (s *stage) allLeft(context.Context) (string, error) {
 
 func (s *stage) rollInPlace(ctx context.Context, d *side) error {
 	for range s.opt.Servers {
-		p := d.take()
-		if err := s.leaves(ctx, d, p); err != nil {
+		p, err := s.leaves(ctx, d)
+		if err != nil {
 			return err
 		}
 		if err := s.newcomer(ctx, d, p.Addr()); err != nil {
@@ -195,9 +201,11 @@ func (s *stage) restart(ctx context.Context) error {
 		}
 	}
 	s.each(func(d *side) error {
-		p := d.take()
-		d.left = append(d.left, p)
-		if err := p.Kill(ctx); err != nil {
+		p, err := s.retire(ctx, d)
+		if err == nil {
+			err = p.Kill(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		return s.newcomer(ctx, d, p.Addr())
@@ -246,7 +254,9 @@ func (s *stage) leaveSlowly(ctx context.Context) error {
 	s.each(func(d *side) error {
 		p := d.live[len(d.live)-1]
 		d.live = d.live[:len(d.live)-1]
-		d.left = append(d.left, p)
+		if err := s.leaving(ctx, d, p); err != nil {
+			return err
+		}
 		return p.Signal(syscall.SIGTERM)
 	})
 	if err := s.wait(ctx, time.Second); err != nil {
@@ -271,9 +281,15 @@ func (s *stage) leaveSlowly(ctx context.Context) error {
 func (s *stage) replaceAll(ctx context.Context) error {
 	var leaving sync.WaitGroup
 	s.each(func(d *side) error {
+		var err error
 		for range s.opt.Servers {
-			p := d.take()
-			d.left = append(d.left, p)
+			_, rerr := s.retire(ctx, d)
+			err = errors.Join(err, rerr)
+		}
+		return err
+	})
+	s.each(func(d *side) error {
+		for _, p := range d.left {
 			if err := p.Signal(syscall.SIGTERM); err != nil {
 				return err
 			}

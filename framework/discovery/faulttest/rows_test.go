@@ -6,8 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
 	"github.com/newsvc/newsvc/framework/discovery/faulttest"
 	"github.com/newsvc/newsvc/framework/discovery/faulttest/newsvc"
+	probev1 "github.com/newsvc/newsvc/proto/probe/v1"
 )
 
 func rowNamed(t *testing.T, id string) faulttest.Row {
@@ -68,5 +73,28 @@ func TestAnAddressThatWasTakenOverIsNoRemainder(t *testing.T) {
 		if got := faulttest.Stale(strings.Fields(tt.left), strings.Fields(tt.live), strings.Fields(tt.inEtcd)); got != tt.want {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
+	}
+}
+
+func TestWhoLeavesIsAskedBeforeWhatItRanForOthers(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, time.Minute)
+	p, err := newLab(t).StartServer(ctx, faulttest.ServerOptions{
+		Adapter: newsvc.NoAuthority, Service: "mine", Etcd: faulttest.Etcd{Endpoints: []string{"127.0.0.1:1"}}, // none is there
+	})
+	must(t, err)
+	cc, err := grpc.NewClient(p.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	must(t, err)
+	defer cc.Close()
+	for _, wanted := range []string{"mine", "yours"} {
+		_, err = probev1.NewProbeServiceClient(cc).Read(metadata.AppendToOutgoingContext(ctx, "probe-service", wanted), &probev1.ReadRequest{}, grpc.WaitForReady(true))
+		must(t, err)
+	}
+	if foreign, err := faulttest.Retire(ctx, p); err != nil || foreign != 1 {
+		t.Errorf("it ran %d calls for others, %v; want 1", foreign, err)
+	}
+	must(t, p.Kill(ctx))
+	if _, err := faulttest.Retire(ctx, p); err == nil {
+		t.Error("a server that was killed told what it ran")
 	}
 }

@@ -226,18 +226,31 @@ func (s *stage) newcomer(ctx context.Context, d *side, listen string) error {
 	return nil
 }
 
-// take removes the first server from those that should get calls.
-func (d *side) take() *ServerProc {
+// retire removes the first server from those that should get calls. Whoever calls it ends the server, which is asked
+// before what it ran for others: it cannot be asked afterwards.
+func (s *stage) retire(ctx context.Context, d *side) (*ServerProc, error) {
 	p := d.live[0]
 	d.live = d.live[1:]
-	return p
+	return p, s.leaving(ctx, d, p)
+}
+
+// leaving takes down what a server ran for others, and that it leaves.
+func (s *stage) leaving(ctx context.Context, d *side, p *ServerProc) error {
+	d.left = append(d.left, p)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	st, err := p.Stats(ctx)
+	d.cell.Foreign += st.Foreign
+	return err
 }
 
 // leavers asks one server of each adapter to leave, and does not wait for it.
-func (s *stage) leavers() {
+func (s *stage) leavers(ctx context.Context) {
 	s.each(func(d *side) error {
-		p := d.take()
-		d.left = append(d.left, p)
+		p, err := s.retire(ctx, d)
+		if err != nil {
+			return err
+		}
 		return p.Signal(syscall.SIGTERM)
 	})
 }
