@@ -49,6 +49,7 @@ func (c *Conn) invoke(ctx context.Context, method string, req, reply any, _ *grp
 	defer ch.release()
 	p := c.live.Load()
 	c.budget.earn(p.limits)
+	opts = p.options(opts)
 
 	var bound limit
 	now := time.Now()

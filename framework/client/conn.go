@@ -45,12 +45,13 @@ type livePolicy struct {
 	attempts             int
 	limits               budgetLimits
 	grpcRetries          bool
+	compress             grpc.CallOption // nil for none
 }
 
 func liveOf(p Policy) *livePolicy {
 	return &livePolicy{
 		timeout: p.Timeout, openTimeout: p.OpenTimeout, attempts: p.NotProcessed.MaxAttempts,
-		limits: limitsOf(p.NotProcessed), grpcRetries: p.Retry.MaxAttempts > 1,
+		limits: limitsOf(p.NotProcessed), grpcRetries: p.Retry.MaxAttempts > 1, compress: compressWith(p.Compression),
 	}
 }
 

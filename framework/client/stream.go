@@ -89,6 +89,7 @@ func (c *Conn) explainStream(ctx context.Context, ch *channel, repeated int, err
 func (c *Conn) open(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	p := c.live.Load()
 	c.budget.earn(p.limits)
+	opts = p.options(opts)
 	s := &stream{
 		conn: c, ctx: ctx, desc: desc, opts: opts,
 		repeats: repeats{conn: c, policy: p, method: method},

@@ -110,6 +110,7 @@ func (*lab) build(t *testing.T, p stack.Params) *stack.Stack {
 // caller is a connection of a process of its own, with the bytes that went over it.
 type caller struct {
 	*client.Conn
+	update         func(client.Policy) error // makes it the policy
 	sent, received atomic.Int64
 }
 
@@ -132,6 +133,7 @@ func (l *lab) call(t *testing.T, change func(*client.Policy)) *caller {
 		t.Fatal(err)
 	}
 	c.Conn = conn
+	c.update = func(p client.Policy) error { return s.Clients().Update(callee, p) }
 	return c
 }
 
