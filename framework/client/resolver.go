@@ -53,6 +53,16 @@ type hub struct {
 	lastErr   atomic.Pointer[error] // of the resolver since the last state; nil when all is well
 
 	observer balancer.Observer // how each endpoint of state is doing, when the policy is the one that tells
+	filter   balancer.Filter   // which of them calls may take; nil for all. Not changed once the hub is in use.
+}
+
+// dress adds what the policy is to find.
+func (h *hub) dress(s resolver.State) resolver.State {
+	s = h.observer.With(s)
+	if h.filter != nil {
+		s = balancer.WithFilter(s, h.filter)
+	}
+	return s
 }
 
 func newHub(json string) *hub {
@@ -143,7 +153,7 @@ func (h *hub) push(json string) error {
 	if !known && lastErr == nil {
 		return nil // nothing was sent yet; the first state will carry it
 	}
-	state = h.observer.With(state)
+	state = h.dress(state)
 	state.ServiceConfig = sc
 	// gRPC's error says that it dislikes the addresses, which it said when they first came.
 	_ = conn.ClientConn.UpdateState(state)
@@ -164,7 +174,7 @@ func (c *pushConn) UpdateState(s resolver.State) error {
 	c.hub.send.Lock()
 	defer c.hub.send.Unlock()
 	c.hub.note(&s, nil)
-	s = c.hub.observer.With(s)
+	s = c.hub.dress(s)
 	s.ServiceConfig = c.hub.config(c)
 	err := c.ClientConn.UpdateState(s)
 	c.hub.heard.Store(true) // only now calls no longer wait for it

@@ -54,7 +54,7 @@ type (
 // one context for a call where a limit set around it would make two, which is a third of what a call through this
 // package costs; see [Conn.invoke] for the calls that it does not bound.
 func serviceConfigJSON(p Policy, linked methods) (string, error) {
-	policy := map[string]any{balancer.Name: struct{}{}}
+	policy := map[string]any{balancer.Name: balancer.Config{Rule: p.Balancer}}
 	if p.Balancer == PickFirst {
 		// Lists are sorted: without the shuffle all callers would take the same instance.
 		policy = map[string]any{PickFirst: map[string]bool{"shuffleAddressList": true}}

@@ -1,8 +1,11 @@
-// Package balancer is the policy by which a connection picks instances: each ready one in turn. It differs from gRPC's
-// round_robin in two things. An instance that joins takes calls as soon as it is connected. round_robin asks its health
-// service first, one more round trip before it is of use, though instances announce themselves only when they serve.
-// Those that are there from the beginning, and those that are connected again, are asked first here too. And when nobody
-// else is there, an instance that served and says NOT_SERVING now is used until it is gone: most probably it drains.
+// Package balancer is the policy by which a connection picks instances, by one of four rules: see [Config]. Whatever the
+// rule, static weights, the caller's zone, a slow start and a [Filter] decide who takes part in it and with what share.
+//
+// It differs in two more things from what gRPC has. An instance that joins takes calls as soon as it is connected. gRPC's
+// policies ask its health service first, one more round trip before it is of use, though instances announce themselves
+// only when they serve. Those that are there from the beginning, and those that are connected again, are asked first
+// here too. And when nobody else is there, an instance that served and says NOT_SERVING now is used until it is gone:
+// most probably it drains.
 //
 // It has no retries and resolves nothing. Importing it registers [Name] with gRPC, which knows policies by name only.
 package balancer
@@ -16,8 +19,9 @@ import (
 	"google.golang.org/grpc/connectivity"
 )
 
-// Name is what service configs call the policy.
-const Name = "newsvc_round_robin"
+// Name is what service configs call the policy. It is one name for all rules, so that another rule is no other policy:
+// that would make new connections.
+const Name = "newsvc"
 
 func init() { balancer.Register(builder{}) }
 
@@ -28,38 +32,88 @@ func (builder) Name() string { return Name }
 
 // Build implements [balancer.Builder].
 func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
-	b := &roundRobin{top: &reporter{ClientConn: cc}}
+	p := &policy{set: newSet()}
+	p.top = &reporter{ClientConn: cc, set: p.set}
 	leaf := balancer.Get(pickfirst.Name).Build
-	b.Balancer = endpointsharding.NewBalancer(b.top, opts, func(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
-		return leaf(&gate{ClientConn: cc, fresh: b.begun}, opts)
+	p.Balancer = endpointsharding.NewBalancer(p.top, opts, func(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
+		g := &gate{ClientConn: cc, fresh: p.begun}
+		return &endpoint{Balancer: leaf(g, opts), gate: g, of: p, joined: p.begun}
 	}, endpointsharding.Options{})
-	return b
+	return p
 }
 
-// roundRobin is one connection's balancer: a pick-first for each endpoint, which keeps its connection, behind a gate.
-type roundRobin struct {
+// policy is one connection's balancer: a pick-first for each endpoint, which keeps its connection, behind a gate.
+type policy struct {
 	balancer.Balancer
-	top   *reporter
-	begun bool // there were endpoints before, so that an unknown one has just joined; gRPC serializes what reads and writes it
+	top *reporter
+	set *set
+
+	// gRPC serializes what reads and writes these.
+	begun  bool   // there were endpoints before, so that an unknown one has just joined
+	filter Filter // of the first state
 }
 
 // UpdateClientConnState implements [balancer.Balancer].
-func (b *roundRobin) UpdateClientConnState(s balancer.ClientConnState) error {
-	b.top.follow(observerOf(s.ResolverState))
-	err := b.Balancer.UpdateClientConnState(s)
-	b.begun = b.begun || len(s.ResolverState.Endpoints) > 0
+func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
+	p.top.follow(observerOf(s.ResolverState))
+	if !p.begun && p.filter == nil {
+		p.filter = filterOf(s.ResolverState)
+	}
+	p.set.configure(s, p.filter)
+	err := p.Balancer.UpdateClientConnState(s)
+	p.begun = p.begun || len(s.ResolverState.Endpoints) > 0
 	return err
 }
 
 // Close implements [balancer.Balancer].
-func (b *roundRobin) Close() {
-	b.Balancer.Close()
-	b.top.follow(nil)
+func (p *policy) Close() {
+	p.set.nobody()
+	p.Balancer.Close()
+	p.top.follow(nil)
 }
 
-// reporter lets the connection's observer see each state that goes up to gRPC.
+// endpoint is the pick-first of one endpoint, and who is behind it at present. gRPC serializes its methods.
+type endpoint struct {
+	balancer.Balancer
+	gate   *gate
+	of     *policy
+	joined bool
+}
+
+// UpdateClientConnState implements [balancer.Balancer]. What the instance says of itself may change; the connection stays.
+func (e *endpoint) UpdateClientConnState(s balancer.ClientConnState) error {
+	ep := s.ResolverState.Endpoints[0]
+	f, incarnation := factsOf(ep)
+	was := e.gate.instance.Load()
+	if was != nil && was.incarnation == incarnation {
+		was.facts.Store(f)
+	} else {
+		addr := ""
+		if len(ep.Addresses) > 0 {
+			addr = ep.Addresses[0].Addr
+		}
+		i := newInstance(addr, f, incarnation, e.joined || was != nil)
+		if e.of.filter != nil {
+			i.record = e.of.filter.Join(i, e.of.set.changed)
+		}
+		e.gate.instance.Store(i)
+		was.leave()
+	}
+	s.BalancerConfig = nil // it is ours
+	return e.Balancer.UpdateClientConnState(s)
+}
+
+// Close implements [balancer.Balancer].
+func (e *endpoint) Close() {
+	e.Balancer.Close()
+	e.gate.instance.Load().leave()
+}
+
+// reporter sits where states go up to gRPC: it puts our picker in the place of each, and lets the connection's observer
+// see them.
 type reporter struct {
 	balancer.ClientConn
+	set      *set
 	observer atomic.Pointer[Observer]
 }
 
@@ -76,34 +130,32 @@ func (r *reporter) follow(o *Observer) {
 // UpdateState implements [balancer.ClientConn].
 func (r *reporter) UpdateState(s balancer.State) {
 	r.observer.Load().see(r, s.Picker)
-	if s.ConnectivityState != connectivity.Ready {
-		s = lastResort(s)
+	if ready, last := takers(s); len(ready) > 0 {
+		s = balancer.State{ConnectivityState: connectivity.Ready, Picker: r.set.pick(ready, last)}
+	} else {
+		r.set.nobody()
 	}
 	r.ClientConn.UpdateState(s)
 }
 
-// lastResort is the state when no instance takes calls: those that are about to stop take them, if there are any. When
+// takers returns the instances that take calls. When none does those that are about to stop do, if there are any: when
 // all instances leave at once, and etcd can't tell who comes in their place, they are all there is.
-func lastResort(s balancer.State) balancer.State {
-	var p pickers
-	for _, c := range endpointsharding.ChildStatesFromPicker(s.Picker) {
-		if l, ok := c.State.Picker.(leaving); ok {
-			p.all = append(p.all, l.last)
+func takers(s balancer.State) (ready []member, last bool) {
+	children := endpointsharding.ChildStatesFromPicker(s.Picker)
+	if s.ConnectivityState == connectivity.Ready {
+		ready = make([]member, 0, len(children))
+	}
+	for _, c := range children {
+		switch p := c.State.Picker.(type) {
+		case inner:
+			if s.ConnectivityState == connectivity.Ready && c.State.ConnectivityState == connectivity.Ready {
+				ready = append(ready, member{Instance: p.instance, leaf: p})
+			}
+		case leaving:
+			if s.ConnectivityState != connectivity.Ready {
+				ready, last = append(ready, member{Instance: p.last.instance, leaf: p.last}), true
+			}
 		}
 	}
-	if len(p.all) == 0 {
-		return s
-	}
-	return balancer.State{ConnectivityState: connectivity.Ready, Picker: &p}
-}
-
-// pickers takes each of its pickers in turn.
-type pickers struct {
-	all  []balancer.Picker
-	next atomic.Uint32
-}
-
-// Pick implements [balancer.Picker].
-func (p *pickers) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
-	return p.all[p.next.Add(1)%uint32(len(p.all))].Pick(info)
+	return ready, last
 }

@@ -3,6 +3,7 @@ package balancer
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
@@ -17,6 +18,7 @@ import (
 // mu is taken while the leaf's lock is held, and the parent's lock while mu is: the order in which states travel up.
 type gate struct {
 	balancer.ClientConn
+	instance atomic.Pointer[Instance] // who is behind it
 
 	mu    sync.Mutex
 	fresh bool             // the first connection passes
@@ -52,7 +54,7 @@ func (g *gate) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOpti
 func (g *gate) UpdateState(s balancer.State) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s.Picker = inner{s.Picker}
+	s.Picker = inner{s.Picker, g.instance.Load()}
 	g.leaf = s
 	g.ClientConn.UpdateState(g.stateLocked())
 }
@@ -63,9 +65,11 @@ func (g *gate) changed(sc balancer.SubConn, ready bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if ready && g.conn == nil {
+		g.instance.Load().conn.Store(&sc)
 		g.conn, g.open, g.shut, g.once = sc, g.fresh, nil, false
 		g.fresh = false
 	} else if !ready && g.conn == sc {
+		g.instance.Load().conn.Store(nil)
 		g.conn, g.open, g.shut, g.once = nil, false, nil, false
 	}
 }
@@ -98,7 +102,7 @@ func (g *gate) stateLocked() balancer.State {
 	case g.leaf.ConnectivityState != connectivity.Ready || g.open:
 		return g.leaf
 	case g.shut != nil && g.once:
-		return balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: leaving{base.NewErrPicker(g.shut), g.leaf.Picker}}
+		return balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: leaving{base.NewErrPicker(g.shut), g.leaf.Picker.(inner)}}
 	case g.shut != nil:
 		return balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(g.shut)}
 	}
@@ -109,5 +113,5 @@ func (g *gate) stateLocked() balancer.State {
 // stop, and answers until it does: it is the last resort.
 type leaving struct {
 	balancer.Picker // says why it is not used
-	last            balancer.Picker
+	last            inner
 }

@@ -24,8 +24,11 @@ func (l *lingering) Shutdown() {
 	time.AfterFunc(linger, l.SubConn.Shutdown)
 }
 
-// inner is a leaf's picker for gRPC, which knows its own connections only.
-type inner struct{ balancer.Picker }
+// inner is a leaf's picker for gRPC, which knows its own connections only, and whose it is.
+type inner struct {
+	balancer.Picker
+	instance *Instance
+}
 
 // Pick implements [balancer.Picker].
 func (p inner) Pick(info balancer.PickInfo) (balancer.PickResult, error) {

@@ -34,6 +34,8 @@ type EndpointState struct {
 	Err error
 	// LastResort is set while it takes calls in spite of that, since no endpoint is READY.
 	LastResort bool
+	// Out is why the filter keeps calls from a READY endpoint; nil when it does not.
+	Out error
 }
 
 type observerKey struct{}
@@ -95,6 +97,9 @@ func (o *Observer) Endpoints() []EndpointState {
 	out := make([]EndpointState, len(children))
 	for i, c := range children {
 		out[i] = EndpointState{Endpoint: c.Endpoint, State: c.State.ConnectivityState}
+		if p, ok := c.State.Picker.(inner); ok && p.instance != nil && p.instance.record != nil {
+			out[i].Out = p.instance.record.Out()
+		}
 		if c.State.ConnectivityState == connectivity.TransientFailure {
 			_, out[i].Err = c.State.Picker.Pick(balancer.PickInfo{}) // such a picker does nothing but return its error
 			_, last := c.State.Picker.(leaving)
