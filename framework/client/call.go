@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/newsvc/newsvc/framework/client/internal/balancer"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
 	"github.com/newsvc/newsvc/framework/internal/notprocessed"
 )
@@ -50,6 +51,9 @@ func (c *Conn) invoke(ctx context.Context, method string, req, reply any, _ *grp
 	p := c.live.Load()
 	c.budget.earn(p.limits)
 	opts = p.options(opts)
+	if p.keyed {
+		ctx = balancer.WithAttempts(ctx)
+	}
 
 	var bound limit
 	now := time.Now()

@@ -45,13 +45,15 @@ type livePolicy struct {
 	attempts             int
 	limits               budgetLimits
 	grpcRetries          bool
+	keyed                bool            // calls have keys, and their picks are counted
 	compress             grpc.CallOption // nil for none
 }
 
 func liveOf(p Policy) *livePolicy {
 	return &livePolicy{
 		timeout: p.Timeout, openTimeout: p.OpenTimeout, attempts: p.NotProcessed.MaxAttempts,
-		limits: limitsOf(p.NotProcessed), grpcRetries: p.Retry.MaxAttempts > 1, compress: compressWith(p.Compression),
+		limits: limitsOf(p.NotProcessed), grpcRetries: p.Retry.MaxAttempts > 1,
+		keyed: p.Balancer == RingHash, compress: compressWith(p.Compression),
 	}
 }
 
@@ -192,7 +194,7 @@ func (c *Conn) update(p Policy) error {
 }
 
 func (c *Conn) pushLocked(p Policy) error {
-	json, err := serviceConfigJSON(p, c.factory.methods)
+	json, err := serviceConfigJSON(p, c.factory.p.Zone, c.factory.methods)
 	if err != nil {
 		return err
 	}

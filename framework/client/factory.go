@@ -29,6 +29,8 @@ type Interceptor struct {
 type Params struct {
 	// Caller is the name of this service. Required.
 	Caller string
+	// Zone is where this process runs; policies may prefer instances there. Empty when it does not know.
+	Zone string
 	// Resolver looks callees up; its scheme must be "etcd" and its targets are etcd://caller/callee. It may be nil
 	// when every callee has a target of its own.
 	Resolver resolver.Builder
@@ -207,7 +209,7 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %q: %w", callee, err)
 	}
-	json, err := serviceConfigJSON(p, f.methods)
+	json, err := serviceConfigJSON(p, f.p.Zone, f.methods)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %q: %w", callee, err)
 	}

@@ -23,11 +23,21 @@ type Policy struct {
 	// WaitForReady lets calls wait for an instance, within their deadline, instead of failing at once when none can
 	// be reached; it bridges the restart of a callee's only instance. Default: true.
 	WaitForReady bool `config:"wait_for_ready" reload:"pushed"`
-	// Balancer picks the instance of a call: "round_robin" takes each in turn, "pick_first" stays with one, drawn at
-	// random, until it is lost. Default: "round_robin".
+	// Balancer picks the instance of a call: "round_robin" takes each in turn, by its weight, and "weighted_round_robin" is
+	// another word for that; "least_request" draws two and takes the one with fewer calls in flight; "ring_hash" takes the
+	// same one for the same key, see [WithHashKey]; "pick_first" stays with one, drawn at random, until it is lost, and
+	// looks at neither weight nor zone. Default: "round_robin".
 	Balancer string `config:"balancer" reload:"pushed"`
+	// SlowStart is how long an instance that joins takes less than its share, from a tenth up to the whole, so that
+	// caches fill and code warms up under little load. Its first call comes at once. Default: 0, it takes its share
+	// from the start.
+	SlowStart time.Duration `config:"slow_start" reload:"pushed"`
+	// Zone keeps calls in the caller's zone.
+	Zone ZonePolicy `config:"zone"`
+	// RingHash is about the balancer "ring_hash".
+	RingHash RingHashPolicy `config:"ring_hash"`
 	// HealthCheck follows the gRPC health service of each instance, one stream per connection, and picks none that
-	// says NOT_SERVING. Instances without that service count as serving. With "round_robin" an instance that joins
+	// says NOT_SERVING. Instances without that service count as serving. An instance that joins
 	// later also counts as serving until its first answer, since instances join when they serve; and when nobody is left,
 	// instances that served and say NOT_SERVING now take the calls until they are gone. "pick_first" does not follow it.
 	// A change holds for connections made after it. Default: true.
@@ -101,12 +111,6 @@ type KeepAlive struct {
 	PermitWithoutStream bool `config:"permit_without_stream" reload:"redial"`
 }
 
-// The values that Policy.Balancer may take.
-const (
-	RoundRobin = "round_robin"
-	PickFirst  = "pick_first"
-)
-
 // DefaultPolicy returns the policy of a callee for which nothing is configured.
 func DefaultPolicy() Policy {
 	return Policy{
@@ -114,6 +118,7 @@ func DefaultPolicy() Policy {
 		OpenTimeout:  5 * time.Second,
 		WaitForReady: true,
 		Balancer:     RoundRobin,
+		Zone:         ZonePolicy{MinShare: 0.7, MinInstances: 1},
 		HealthCheck:  true,
 		Retry: RetryPolicy{
 			MaxAttempts: 4, InitialBackoff: 50 * time.Millisecond, MaxBackoff: time.Second, Multiplier: 2,
@@ -131,7 +136,7 @@ func (p Policy) Validate() error {
 	return errors.Join(
 		notNegative("timeout", p.Timeout),
 		notNegative("open_timeout", p.OpenTimeout),
-		p.validateBalancer(),
+		p.validateBalancing(),
 		prefixed("retry", p.Retry.validate()),
 		prefixed("not_processed", p.NotProcessed.validate()),
 		atLeast("max_recv_bytes", p.MaxRecvBytes, 1),
@@ -143,13 +148,6 @@ func (p Policy) Validate() error {
 		atLeast("min_instances", p.MinInstances, 0),
 		notNegative("start_timeout", p.StartTimeout),
 	)
-}
-
-func (p Policy) validateBalancer() error {
-	if p.Balancer != RoundRobin && p.Balancer != PickFirst {
-		return fmt.Errorf("balancer: %q is not known; write %q or %q", p.Balancer, RoundRobin, PickFirst)
-	}
-	return nil
 }
 
 func (r RetryPolicy) validate() error {
@@ -211,7 +209,8 @@ func (p Policy) differs(o Policy) change {
 	switch {
 	case p.Target != o.Target || p.TLS != o.TLS || p.KeepAlive != o.KeepAlive:
 		return changeRedial
-	case p.Timeout != o.Timeout || p.Balancer != o.Balancer || p.WaitForReady != o.WaitForReady || p.HealthCheck != o.HealthCheck ||
+	case p.Timeout != o.Timeout || p.Balancer != o.Balancer || p.SlowStart != o.SlowStart || p.Zone != o.Zone || p.RingHash != o.RingHash ||
+		p.WaitForReady != o.WaitForReady || p.HealthCheck != o.HealthCheck ||
 		p.Retry != o.Retry || p.MaxRecvBytes != o.MaxRecvBytes || p.MaxSendBytes != o.MaxSendBytes:
 		return changePushed
 	case p.OpenTimeout != o.OpenTimeout || p.NotProcessed != o.NotProcessed || p.Compression != o.Compression:

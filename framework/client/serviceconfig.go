@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-
-	"github.com/newsvc/newsvc/framework/client/internal/balancer"
 )
 
 // maxCallAttempts is gRPC's own cap on attempts, set on every connection so that Validate can promise it.
@@ -48,21 +46,16 @@ type (
 	}
 )
 
-// serviceConfigJSON renders the pushed part of a policy.
+// serviceConfigJSON renders the pushed part of a policy, for a caller in that zone.
 //
 // The timeout is set for the unary methods by name, since for all methods it would end streams too. gRPC then derives
 // one context for a call where a limit set around it would make two, which is a third of what a call through this
 // package costs; see [Conn.invoke] for the calls that it does not bound.
-func serviceConfigJSON(p Policy, linked methods) (string, error) {
-	policy := map[string]any{balancer.Name: balancer.Config{Rule: p.Balancer}}
-	if p.Balancer == PickFirst {
-		// Lists are sorted: without the shuffle all callers would take the same instance.
-		policy = map[string]any{PickFirst: map[string]bool{"shuffleAddressList": true}}
-	}
+func serviceConfigJSON(p Policy, zone string, linked methods) (string, error) {
 	all := methodConfig{
 		Names: []methodName{{}}, WaitForReady: p.WaitForReady, MaxRequest: p.MaxSendBytes, MaxResponse: p.MaxRecvBytes,
 	}
-	sc := serviceConfig{LoadBalancing: []map[string]any{policy}, Methods: []methodConfig{all}}
+	sc := serviceConfig{LoadBalancing: []map[string]any{p.balancing(zone)}, Methods: []methodConfig{all}}
 	if p.HealthCheck {
 		sc.HealthCheck = &healthCheck{} // the empty name asks about the whole server
 	}

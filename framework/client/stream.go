@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/newsvc/newsvc/framework/client/internal/balancer"
 )
 
 var errOpenTimeout = errors.New("open_timeout is over")
@@ -90,6 +92,9 @@ func (c *Conn) open(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientCo
 	p := c.live.Load()
 	c.budget.earn(p.limits)
 	opts = p.options(opts)
+	if p.keyed {
+		ctx = balancer.WithAttempts(ctx)
+	}
 	s := &stream{
 		conn: c, ctx: ctx, desc: desc, opts: opts,
 		repeats: repeats{conn: c, policy: p, method: method},

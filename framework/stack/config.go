@@ -95,9 +95,11 @@ type RegistrationConfig struct {
 	// TTL is how long the announcement outlives a process that was killed. Default 15s, at least 5s; a longer one
 	// survives longer pauses of the process.
 	TTL time.Duration `config:"ttl"`
-	// Weight is this instance's share of the traffic relative to others. Default 0: it does not say.
+	// Weight is this instance's share of the traffic relative to others, whatever rule picks them. Default 0: it does not
+	// say and counts as 100, so that 50 is half of what is usual.
 	Weight int `config:"weight"`
-	// Zone is where it runs. Default empty.
+	// Zone is where it runs; callers that prefer their zone look at it, and this process as a caller too (clients.*.zone).
+	// Default empty.
 	Zone string `config:"zone"`
 	// LeaveAfter is how long readiness must be lost before the instance leaves the registry; it returns with readiness.
 	// Default 30s: shorter reacts faster, longer rides out a check that flaps.

@@ -216,7 +216,7 @@ func (s *Stack) buildClients() error {
 		subset = grpcresolver.AllInstances
 	}
 	f, err := client.NewFactory(client.Params{
-		Caller: s.p.Service,
+		Caller: s.p.Service, Zone: s.p.Config.Registration.Zone,
 		Resolver: grpcresolver.NewBuilder(s.cache, grpcresolver.Options{
 			Subset: subset, Seed: s.incarnation, Log: s.log.Named("resolver"),
 			Where: fmt.Sprintf("etcd under %q", s.p.Config.Discovery.Prefix), Missing: s.near.miss,

@@ -112,13 +112,20 @@ type Filter interface {
 	// order; it must not be changed and may be returned. When none is returned calls may take all. It is called after
 	// each change of the set, not for each call, and may run for two policies at a time.
 	Eligible(ready []*Instance) []*Instance
+	// Trial returns an instance that is to have this call, though it is none of the eligible ones perhaps; nil mostly. It
+	// is asked for each pick while the filter is active, and is in vain when the instance is not connected.
+	Trial(method string) *Instance
 }
 
 // Record is what a filter keeps of one instance.
 type Record interface {
-	// Done is told of a call that has ended, or a part of it: gRPC's own retries are several. It is called by the
-	// goroutine of the call and must neither wait nor allocate. Calls that were picked and never sent are not told of.
-	Done(method string, took time.Duration, info balancer.DoneInfo)
+	// Begin is told of a call that is picked, and Done that it has ended, or a part of it: gRPC's own retries are several.
+	// Both are called by the goroutine of the call and must neither wait nor allocate each time: slot is the record's own,
+	// is handed to both, and keeps what is put there from one call to another, of other instances too, so that it serves
+	// again. trial tells a call that Trial asked for. A call that was picked and not sent after all has an info that is
+	// zero.
+	Begin(method string, trial bool, slot *any)
+	Done(method string, took time.Duration, info balancer.DoneInfo, slot *any)
 	// Out is why the filter keeps calls from the instance, for people; nil while it does not.
 	Out() error
 	// Leave is told once that the instance, or the policy, is gone. It must not wait. Calls that still run are told of

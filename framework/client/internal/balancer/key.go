@@ -17,11 +17,23 @@ func WithKey(ctx context.Context, key string) context.Context {
 
 type attemptsOf struct{}
 
+// counted is a context that counts the picks of one call; it is one object, since each call needs one.
+type counted struct {
+	context.Context
+	picks atomic.Int32
+}
+
+// Value implements [context.Context].
+func (c *counted) Value(key any) any {
+	if _, ok := key.(attemptsOf); ok {
+		return &c.picks
+	}
+	return c.Context.Value(key)
+}
+
 // WithAttempts returns a context for one call whose picks are counted: the second goes to the instance that comes second
 // for its key, and so on, where without the count a repeat would find the instance that has just failed.
-func WithAttempts(ctx context.Context) context.Context {
-	return context.WithValue(ctx, attemptsOf{}, new(atomic.Int32))
-}
+func WithAttempts(ctx context.Context) context.Context { return &counted{Context: ctx} }
 
 // keyHash is the hash of a call's key: what [WithKey] says, else what the header says, else a random one.
 func keyHash(ctx context.Context, header string) uint64 {

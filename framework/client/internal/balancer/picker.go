@@ -12,8 +12,8 @@ import (
 // while somebody joins slowly.
 type picker struct {
 	set   *set
-	ready []member // who takes calls, whatever the filter says; not changed
-	last  bool     // they are the last resort
+	ready []member              // who takes calls, whatever the filter says; not changed
+	last  bool                  // they are the last resort
 	table atomic.Pointer[table] // nil until the next pick makes it: of the pickers of a storm of changes few are ever used
 }
 
@@ -22,6 +22,7 @@ type table struct {
 	members []member
 	rule    rule
 	count   bool          // calls are counted, and records told
+	filter  Filter        // that is asked for each call; nil for none
 	debuts  []int         // members that joined and have had no call yet
 	until   time.Duration // on the set's clock, when shares are another; 0 for never
 }
@@ -32,12 +33,32 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if t == nil || t.until != 0 && p.set.now() > t.until {
 		t = p.set.renew(p)
 	}
-	m := &t.members[t.next(info)]
+	m, trial := t.trial(p, info.FullMethodName)
+	if m == nil {
+		m = &t.members[t.next(info)]
+	}
 	r, err := m.leaf.Pick(info)
 	if err == nil && t.count {
-		r.Done = p.set.begin(m.Instance, info.FullMethodName)
+		r.Done = p.set.begin(m.Instance, info.FullMethodName, trial)
 	}
 	return r, err
+}
+
+// trial is who the filter wants to have this call; nil mostly.
+func (t *table) trial(p *picker, method string) (m *member, trial bool) {
+	if t.filter == nil {
+		return nil, false
+	}
+	i := t.filter.Trial(method)
+	if i == nil {
+		return nil, false
+	}
+	for n := range p.ready {
+		if p.ready[n].Instance == i {
+			return &p.ready[n], true
+		}
+	}
+	return nil, false
 }
 
 func (t *table) next(info balancer.PickInfo) int {
@@ -55,6 +76,8 @@ type call struct {
 	of     *Instance
 	method string
 	began  time.Duration
+	watch  bool                    // the record was told
+	slot   any                     // the record's, kept
 	done   func(balancer.DoneInfo) // end
 }
 
@@ -72,12 +95,12 @@ func (c *calls) get() *call {
 
 // end counts the call out. gRPC calls it once for each pick.
 func (c *call) end(info balancer.DoneInfo) {
-	s, of, method, began := c.set, c.of, c.method, c.began
-	c.set, c.of, c.method = nil, nil, ""
-	s.calls.pool.Put(c)
+	s, of := c.set, c.of
 	of.inflight.Add(-1)
 	s.inflight.Add(-1)
-	if of.record != nil && (info.BytesSent || info.Err != nil) {
-		of.record.Done(method, s.now()-began, info)
+	if c.watch {
+		of.record.Done(c.method, s.now()-c.began, info, &c.slot)
 	}
+	c.set, c.of, c.method = nil, nil, ""
+	s.calls.pool.Put(c)
 }

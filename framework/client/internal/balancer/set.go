@@ -51,11 +51,15 @@ func (s *set) configure(state balancer.ClientConnState, f Filter) {
 func (s *set) now() time.Duration { return time.Since(s.begun) + 1 }
 
 // begin counts a call in and returns what counts it out.
-func (s *set) begin(i *Instance, method string) func(balancer.DoneInfo) {
+func (s *set) begin(i *Instance, method string, trial bool) func(balancer.DoneInfo) {
 	i.inflight.Add(1)
 	s.inflight.Add(1)
 	c := s.calls.get()
-	c.set, c.of, c.method, c.began = s, i, method, s.now()
+	c.set, c.of, c.method, c.watch = s, i, method, i.record != nil
+	if c.watch {
+		c.began = s.now()
+		i.record.Begin(method, trial, &c.slot)
+	}
 	return c.done
 }
 
@@ -103,7 +107,9 @@ func (s *set) tableLocked(p *picker) *table {
 	}
 	t := &table{members: p.ready, count: s.config.Rule == LeastRequest || s.config.HashMaxLoad > 0}
 	if s.filter != nil && !p.last {
-		t.count = t.count || s.filter.Active()
+		if s.filter.Active() {
+			t.count, t.filter = true, s.filter
+		}
 		t.members = s.eligible(p.ready)
 	}
 	t.members = s.shares(t.members, p.last)
