@@ -10,12 +10,14 @@
 // Tags of a field: config:"key" names it (snake_case, "-" hides it from configuration), secret:"true" shows it as ***
 // everywhere, reload:"live|pushed|redial" says what a later change takes (absent: a restart).
 //
-// It is not a global registry and does not watch anything: [Load] reads the sources it is given once and returns.
+// It is not a global registry: [Load] reads the sources it is given once and returns. A [Reloader] reads them again when
+// they change and tells what of that takes effect.
 package config
 
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/knadh/koanf/providers/confmap"
@@ -64,6 +66,7 @@ type Config struct {
 	origins  map[string]origin // by display key; what is absent here has its default
 	values   []Value
 	sources  []string
+	seen     sightings
 }
 
 // Load reads all layers, checks them against the sections and validates each section: a section with a method
@@ -71,22 +74,46 @@ type Config struct {
 // problems found, or a [*HelpError] when the arguments ask for help. It reads files and nothing else, and may be called
 // any number of times.
 func Load(src Sources, sections ...Section) (*Config, error) {
+	c, _, err := load(src, sections, nil, nil)
+	return c, err
+}
+
+// LoadOnly is Load for a program that needs some sections before it can read all layers: only problems that concern
+// them, or a whole source, are errors. Of the result only the sections at paths are to be used.
+func LoadOnly(src Sources, paths []string, sections ...Section) (*Config, error) {
+	c, _, err := load(src, sections, nil, func(p Problem) bool {
+		return p.Key != "" && !slices.ContainsFunc(paths, func(path string) bool { return lies(p.Key, path) })
+	})
+	return c, err
+}
+
+// lies says whether a key is path or lies below it.
+func lies(key, path string) bool { return strings.HasPrefix(key+".", path+".") }
+
+// load is Load. had are the files that must not have vanished; ignore says which problems are none. What was seen of the
+// files is returned in any case.
+func load(src Sources, sections []Section, had sightings, ignore func(Problem) bool) (*Config, sightings, error) {
 	root, secs, err := newTree(sections)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	ld := &loader{src: src, root: root, sections: secs, merged: koanf.New(pathSep), origins: map[string]origin{}}
+	ld := &loader{
+		src: src, root: root, sections: secs, merged: koanf.New(pathSep), origins: map[string]origin{}, had: had, seen: sightings{},
+	}
 	if err := ld.readLayers(); err != nil {
-		return nil, err
+		return nil, ld.seen, err
 	}
 	ld.fill()
 	ld.validate()
-	if len(ld.problems) > 0 {
-		return nil, &Error{Problems: ld.problems}
+	if ignore != nil {
+		ld.problems = slices.DeleteFunc(ld.problems, ignore)
 	}
-	c := &Config{service: src.Service, root: root, sections: secs, origins: ld.display(), sources: ld.report}
+	if len(ld.problems) > 0 {
+		return nil, ld.seen, &Error{Problems: ld.problems}
+	}
+	c := &Config{service: src.Service, root: root, sections: secs, origins: ld.display(), sources: ld.report, seen: ld.seen}
 	c.values = c.collect()
-	return c, nil
+	return c, ld.seen, nil
 }
 
 // Get returns the section at a path, decoded and validated. T is the type of the section's defaults. The value is the
@@ -144,6 +171,8 @@ type loader struct {
 	origins  map[string]origin // by path joined with pathSep
 	problems []Problem
 	report   []string
+	had      sightings // files that must not have vanished
+	seen     sightings
 }
 
 // add merges one layer over the ones before.

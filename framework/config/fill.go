@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -76,7 +75,7 @@ func (ld *loader) readSecret(key string, plain any, from origin) any {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(ld.src.Dir, path)
 	}
-	data, err := os.ReadFile(path)
+	data, err := ld.seen.read(path)
 	if err != nil {
 		ld.problem(from.pos, key, "%s: read the secret: %v; create the file or write the value itself", key, err)
 		return ""
@@ -124,21 +123,25 @@ func (ld *loader) validate() {
 }
 
 func (ld *loader) validateSection(sec *section, seen map[string]bool) {
-	own := clone(sec.value) // Validate may do with it what it likes
-	v, ok := own.Interface().(validator)
-	if !ok {
-		v, ok = own.Addr().Interface().(validator)
-	}
-	if !ok {
-		return
-	}
-	for _, err := range split(v.Validate()) {
+	for _, err := range split(validate(sec.value)) {
 		p, id := ld.invalid(sec, err)
 		if !seen[id] {
 			ld.problems = append(ld.problems, p)
 		}
 		seen[id] = true
 	}
+}
+
+// validate calls the method Validate of a section's value, if it has one.
+func validate(value reflect.Value) error {
+	own := clone(value) // Validate may do with it what it likes
+	if v, ok := own.Interface().(validator); ok {
+		return v.Validate()
+	}
+	if v, ok := own.Addr().Interface().(validator); ok {
+		return v.Validate()
+	}
+	return nil
 }
 
 // troubled says whether a problem was found already in a section or in what it inherits: then its values are not

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -21,6 +21,10 @@ type Layer struct {
 	Name string
 	// Settings are its keys; a later one for the same key wins.
 	Settings []Setting
+	// Documents lets a setting whose key is a group, or "" for the whole, hold the keys of that group as YAML.
+	Documents bool
+	// Refused are keys that the layer cannot hold, each with all that lies below it, and why.
+	Refused map[string]string
 }
 
 // Setting is one key of a [Layer].
@@ -103,7 +107,11 @@ func (ld *loader) readFile(name, by string) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(ld.src.Dir, path)
 	}
-	data, err := os.ReadFile(path)
+	data, err := ld.seen.read(path)
+	if errors.Is(err, fs.ErrNotExist) && by == "" && ld.had.there(path) {
+		ld.problem(Position{Name: name}, "", "%q was read before and is gone; put it back, or restart to run without it", path)
+		return
+	}
 	if errors.Is(err, fs.ErrNotExist) && by == "" {
 		ld.report = append(ld.report, name+" (absent)")
 		return
@@ -142,6 +150,10 @@ func (ld *loader) textLayer(l Layer) []setting {
 		if s.Position == (Position{}) {
 			s.Position.Name = l.Name
 		}
+		if n, path := ld.groupAt(s.Key); n != nil && l.Documents {
+			out = append(out, ld.readDocument(s.Position.Name, n, path, s.Text)...)
+			continue
+		}
 		n, path, text := ld.resolve(s.Key)
 		if text == "" {
 			out = ld.text(out, n, path, s.Text, s.Position)
@@ -149,7 +161,44 @@ func (ld *loader) textLayer(l Layer) []setting {
 		}
 		ld.problem(s.Position, s.Key, "%s", text)
 	}
-	return out
+	return ld.refuse(l, out)
+}
+
+// refuse takes out what a layer cannot hold.
+func (ld *loader) refuse(l Layer, settings []setting) []setting {
+	return slices.DeleteFunc(settings, func(s setting) bool {
+		key := strings.Join(s.path, ".")
+		for refused, why := range l.Refused {
+			if lies(key, refused) {
+				ld.problem(s.pos, key, "%s cannot be set here: %s", key, why)
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// groupAt finds the group or map with a dotted key; nil if that is none.
+func (ld *loader) groupAt(key string) (*node, []string) {
+	n := ld.root
+	var path []string
+	if key != "" {
+		path = strings.Split(key, ".")
+	}
+	for _, seg := range path {
+		if n.kind == kindMap {
+			n = n.elem
+		} else {
+			n = n.children[seg]
+		}
+		if n == nil {
+			return nil, nil
+		}
+	}
+	if n.kind == kindLeaf {
+		return nil, nil
+	}
+	return n, path
 }
 
 // text appends a setting made from text, or notes why it cannot be made.

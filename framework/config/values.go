@@ -56,7 +56,15 @@ func (c *Config) Origin(key string) string {
 }
 
 // Handler serves the sources and the redacted values as JSON.
-func (c *Config) Handler() http.Handler {
+func (c *Config) Handler() http.Handler { return handler(func() any { return c.page() }) }
+
+// page is what a handler shows of a configuration.
+func (c *Config) page() map[string]any {
+	return map[string]any{"service": c.service, "sources": c.sources, "values": c.values}
+}
+
+// handler serves a page as JSON.
+func handler(page func() any) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
@@ -67,7 +75,7 @@ func (c *Config) Handler() http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		_ = enc.Encode(map[string]any{"service": c.service, "sources": c.sources, "values": c.values}) // the peer is gone: nothing to do
+		_ = enc.Encode(page()) // the peer is gone: nothing to do
 	})
 }
 
@@ -75,24 +83,20 @@ func (c *Config) Handler() http.Handler {
 func (c *Config) collect() []Value {
 	out := []Value{}
 	for _, s := range c.sections {
-		n := c.root
-		for _, seg := range s.path {
-			n = n.children[seg]
-		}
-		c.walk(n, s.value, s.path, func(v Value) { out = append(out, v) })
+		c.walk(c.nodeOf(s), s.value, s.path, func(v Value, _ reflect.Value) { out = append(out, v) })
 	}
 	slices.SortFunc(out, func(a, b Value) int { return strings.Compare(a.Key, b.Key) })
 	return out
 }
 
 // walk yields the values at and below a node, whose own value is v.
-func (c *Config) walk(n *node, v reflect.Value, path []string, yield func(Value)) {
+func (c *Config) walk(n *node, v reflect.Value, path []string, yield func(Value, reflect.Value)) {
 	switch n.kind {
 	case kindLeaf:
-		c.value(n, v, path, yield)
+		yield(c.value(n, v, path), v)
 	case kindMap:
 		if v.Len() == 0 {
-			c.value(n, v, path, yield)
+			yield(c.value(n, v, path), v)
 		}
 		for it := v.MapRange(); it.Next(); {
 			c.walk(n.elem, it.Value(), append(slices.Clone(path), it.Key().String()), yield)
@@ -105,7 +109,7 @@ func (c *Config) walk(n *node, v reflect.Value, path []string, yield func(Value)
 	}
 }
 
-func (c *Config) value(n *node, v reflect.Value, path []string, yield func(Value)) {
+func (c *Config) value(n *node, v reflect.Value, path []string) Value {
 	key := strings.Join(path, ".")
 	source, reload := "default", n.reload
 	if o, ok := c.origins[key]; ok {
@@ -114,7 +118,7 @@ func (c *Config) value(n *node, v reflect.Value, path []string, yield func(Value
 	if reload == "" {
 		reload = "restart"
 	}
-	yield(Value{Key: key, Value: show(v, n.secret), Source: source, Reload: reload})
+	return Value{Key: key, Value: show(v, n.secret), Source: source, Reload: reload}
 }
 
 // show returns a value in a form for JSON and for people, secrets hidden.

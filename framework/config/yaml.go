@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +25,13 @@ type document struct {
 
 // readYAML returns the settings of a file and notes its problems.
 func (ld *loader) readYAML(name string, data []byte) []setting {
+	return ld.readDocument(name, ld.root, nil, string(data))
+}
+
+// readDocument is the same for the keys of one group, which lies at path.
+func (ld *loader) readDocument(name string, n *node, path []string, text string) []setting {
 	d := &document{ld: ld, name: name}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec := yaml.NewDecoder(strings.NewReader(text))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); err != nil {
 		if !errors.Is(err, io.EOF) {
@@ -45,7 +49,7 @@ func (ld *loader) readYAML(name string, data []byte) []setting {
 		return nil
 	}
 	if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
-		d.group(ld.root, doc.Content[0], nil)
+		d.group(n, doc.Content[0], path)
 	}
 	return d.out
 }
