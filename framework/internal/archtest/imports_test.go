@@ -18,7 +18,7 @@ func edges() map[string][]string {
 		"":                        {},
 		"config/etcdsource":       {"config"},
 		"etcdclient":              {"certs"},
-		"auth":                    {"certs"},
+		"auth":                    {"certs", "proto/newsvc/auth/v1"},
 		"httpserver":              {"certs"},
 		"discovery/etcd":          {"discovery"},
 		"discovery/cache":         {"discovery"},
