@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/newsvc/newsvc/framework/client/internal/balancer"
 )
 
@@ -124,4 +126,12 @@ func (p Policy) balancing(zone string) map[string]any {
 		}
 	}
 	return map[string]any{balancer.Name: c}
+}
+
+// warnZone says that a zone is preferred and none is known.
+func (f *Factory) warnZone(callee string, p Policy) {
+	if p.Zone.Prefer && p.Zone.Name == "" && f.p.Zone == "" {
+		f.log.Warn("zone.prefer is set, but this process does not know its zone; calls go to instances everywhere. Set registration.zone, or clients."+callee+".zone.name",
+			zap.String("callee", callee))
+	}
 }

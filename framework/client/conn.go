@@ -188,6 +188,9 @@ func (c *Conn) update(p Policy) error {
 		}
 	case changeLive, changeNone:
 	}
+	if p.Zone != c.policy.Zone {
+		c.factory.warnZone(c.callee, p)
+	}
 	c.policy = p
 	c.live.Store(liveOf(p))
 	return nil

@@ -120,6 +120,7 @@ func (f *Factory) Conn(callee string) (*Conn, error) {
 	}
 	c := &Conn{factory: f, callee: callee, policy: policy, retiring: map[*channel]struct{}{}}
 	c.live.Store(liveOf(policy))
+	f.warnZone(callee, policy)
 	c.budget.fill(limitsOf(policy.NotProcessed))
 	c.cur.Store(ch)
 	c.chain(f.p.Interceptors)

@@ -39,7 +39,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	}
 	r, err := m.leaf.Pick(info)
 	if err == nil && t.count {
-		r.Done = p.set.begin(m.Instance, info.FullMethodName, trial)
+		r.Done = p.set.begin(m.Instance, info.FullMethodName, t.filter != nil, trial)
 	}
 	return r, err
 }

@@ -51,11 +51,11 @@ func (s *set) configure(state balancer.ClientConnState, f Filter) {
 func (s *set) now() time.Duration { return time.Since(s.begun) + 1 }
 
 // begin counts a call in and returns what counts it out.
-func (s *set) begin(i *Instance, method string, trial bool) func(balancer.DoneInfo) {
+func (s *set) begin(i *Instance, method string, watch, trial bool) func(balancer.DoneInfo) {
 	i.inflight.Add(1)
 	s.inflight.Add(1)
 	c := s.calls.get()
-	c.set, c.of, c.method, c.watch = s, i, method, i.record != nil
+	c.set, c.of, c.method, c.watch = s, i, method, watch && i.record != nil
 	if c.watch {
 		c.began = s.now()
 		i.record.Begin(method, trial, &c.slot)
