@@ -23,8 +23,8 @@ type clientConn struct {
 	conns []*subConn
 }
 
-func (c *clientConn) NewSubConn(_ []resolver.Address, o grpcbalancer.NewSubConnOptions) (grpcbalancer.SubConn, error) {
-	sc := &subConn{tell: o.StateListener}
+func (c *clientConn) NewSubConn(addrs []resolver.Address, o grpcbalancer.NewSubConnOptions) (grpcbalancer.SubConn, error) {
+	sc := &subConn{addr: addrs[0].Addr, tell: o.StateListener}
 	c.conns = append(c.conns, sc)
 	return sc, nil
 }
@@ -36,13 +36,15 @@ func (c *clientConn) ResolveNow(resolver.ResolveNowOptions) {}
 // subConn is a connection in whose place the test speaks.
 type subConn struct {
 	grpcbalancer.SubConn
-	tell   func(grpcbalancer.SubConnState)
-	health func(grpcbalancer.SubConnState)
+	addr     string
+	up, down bool
+	tell     func(grpcbalancer.SubConnState)
+	health   func(grpcbalancer.SubConnState)
 }
 
 func (s *subConn) Connect() {}
 
-func (s *subConn) Shutdown() {}
+func (s *subConn) Shutdown() { s.down = true }
 
 func (s *subConn) RegisterHealthListener(f func(grpcbalancer.SubConnState)) { s.health = f }
 

@@ -1,0 +1,434 @@
+package balancer_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	grpcbalancer "google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/experimental/balancer/weight"
+	"google.golang.org/grpc/resolver"
+	"pgregory.net/rapid"
+
+	"github.com/newsvc/newsvc/framework/client/internal/balancer"
+	"github.com/newsvc/newsvc/framework/internal/backoff"
+)
+
+// world is a policy in a world where the test speaks for resolver and connections.
+type world struct {
+	cc     *clientConn
+	policy grpcbalancer.Balancer
+	filter balancer.Filter
+	config balancer.Config
+	addrs  []string
+	weight map[string]uint32
+	of     map[grpcbalancer.SubConn]string
+}
+
+func newWorld(c balancer.Config, f balancer.Filter) *world {
+	w := &world{cc: &clientConn{}, config: c, filter: f, weight: map[string]uint32{}, of: map[grpcbalancer.SubConn]string{}}
+	w.policy = grpcbalancer.Get(balancer.Name).Build(w.cc, grpcbalancer.BuildOptions{})
+	return w
+}
+
+// set makes addrs the instances and lets new ones connect and serve.
+func (w *world) set(addrs ...string) {
+	w.addrs = addrs
+	w.push()
+	for _, sc := range w.cc.conns {
+		if !sc.up && !sc.down {
+			sc.up = true
+			w.of[sc] = sc.addr
+			sc.tell(in(connectivity.Connecting))
+			sc.tell(in(connectivity.Ready))
+			sc.health(in(connectivity.Ready))
+		}
+	}
+}
+
+func (w *world) push() {
+	var s resolver.State
+	for _, a := range w.addrs {
+		e := resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}}
+		if n := w.weight[a]; n > 0 {
+			e = weight.Set(e, weight.EndpointInfo{Weight: n})
+		}
+		s.Endpoints = append(s.Endpoints, e)
+	}
+	if w.filter != nil {
+		s = balancer.WithFilter(s, w.filter)
+	}
+	c := w.config
+	_ = w.policy.UpdateClientConnState(grpcbalancer.ClientConnState{ResolverState: s, BalancerConfig: &c})
+}
+
+func (w *world) pick(ctx context.Context) (string, func(grpcbalancer.DoneInfo), error) {
+	r, err := w.cc.state.Picker.Pick(grpcbalancer.PickInfo{Ctx: ctx, FullMethodName: "/s/M"})
+	return w.of[r.SubConn], r.Done, err
+}
+
+func (w *world) picks(ctx context.Context, n int) map[string]int {
+	by := map[string]int{}
+	for range n {
+		addr, done, err := w.pick(ctx)
+		if err != nil {
+			addr = err.Error()
+		}
+		if done != nil {
+			done(grpcbalancer.DoneInfo{BytesSent: true})
+		}
+		by[addr]++
+	}
+	return by
+}
+
+func addrs(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("10.0.0.%d:1", i+1)
+	}
+	return all
+}
+
+// Each instance is picked in proportion to its weight, to within one round, and evenly over time: the gap between two
+// of its picks is never much longer than its share says.
+func TestWeightedRoundRobinIsExactAndSmooth(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		weights := rapid.SliceOfN(rapid.Uint32Range(1, 20), 1, 12).Draw(t, "weights")
+		w := newWorld(balancer.Config{Rule: balancer.RoundRobin}, nil)
+		defer w.policy.Close()
+		all, sum := addrs(len(weights)), uint32(0)
+		for i, a := range all {
+			w.weight[a] = weights[i]
+			sum += weights[i]
+		}
+		w.set(all...)
+		const cycles = 20
+		n := int(sum) * cycles
+		count, last, gap := map[string]int{}, map[string]int{}, map[string]int{}
+		for at := range n {
+			addr, done, err := w.pick(context.Background())
+			if err != nil || done != nil {
+				t.Fatalf("pick: %v, done callback: %v", err, done != nil)
+			}
+			if count[addr] > 0 {
+				gap[addr] = max(gap[addr], at-last[addr])
+			}
+			count[addr]++
+			last[addr] = at
+		}
+		for i, a := range all {
+			want := int(weights[i]) * cycles
+			if d := count[a] - want; max(d, -d) > 2+want/100 {
+				t.Fatalf("weight %d of %v: %d picks, want %d", weights[i], weights, count[a], want)
+			}
+			if fair := int(sum/weights[i]) + 1; gap[a] > 2*fair+len(all) {
+				t.Fatalf("weight %d of %v: %d picks without it, its share is one of %d", weights[i], weights, gap[a], fair)
+			}
+		}
+	})
+}
+
+// A key stays where it is unless its instance goes, or one comes that takes it over; whatever the weights.
+func TestKeysMoveOnlyWithTheirInstance(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 10).Draw(t, "instances")
+		w := newWorld(balancer.Config{Rule: balancer.RingHash}, nil)
+		defer w.policy.Close()
+		all := addrs(n)
+		for _, a := range all {
+			w.weight[a] = rapid.Uint32Range(1, 5).Draw(t, "weight")
+		}
+		at := func() map[int]string {
+			homes := map[int]string{}
+			for key := range 100 {
+				homes[key], _, _ = w.pick(balancer.WithKey(context.Background(), fmt.Sprint(key)))
+			}
+			return homes
+		}
+		w.set(all...)
+		before := at()
+		gone := rapid.IntRange(0, n-1).Draw(t, "gone")
+		w.set(slices.Delete(slices.Clone(all), gone, gone+1)...)
+		for key, home := range at() {
+			if before[key] != all[gone] && home != before[key] {
+				t.Fatalf("the key %d moved from %s to %s when %s went", key, before[key], home, all[gone])
+			}
+		}
+		w.set(all...)
+		for key, home := range at() {
+			if home != before[key] {
+				t.Fatalf("the key %d is at %s, was at %s before %s went and came", key, home, before[key], all[gone])
+			}
+		}
+	})
+}
+
+func TestKeysSpreadByWeight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(balancer.Config{Rule: balancer.RingHash}, nil)
+	defer w.policy.Close()
+	all := addrs(4)
+	w.weight[all[0]] = 400
+	w.set(all...)
+	by := map[string]int{}
+	for key := range 7000 {
+		addr, _, _ := w.pick(balancer.WithKey(t.Context(), fmt.Sprint(key)))
+		by[addr]++
+	}
+	if by[all[0]] < 3600 || by[all[0]] > 4400 || by[all[1]] < 800 || by[all[1]] > 1200 {
+		t.Errorf("7000 keys over weights 400, 100, 100, 100: %v", by)
+	}
+}
+
+func TestARepeatPassesOverWhoHadTheCall(t *testing.T) {
+	t.Parallel()
+	w := newWorld(balancer.Config{Rule: balancer.RingHash}, nil)
+	defer w.policy.Close()
+	w.set(addrs(3)...)
+	ctx := balancer.WithAttempts(balancer.WithKey(t.Context(), "key"))
+	var had []string
+	for range 4 {
+		addr, _, _ := w.pick(ctx)
+		had = append(had, addr)
+	}
+	if slices.Sort(had[:3]); len(slices.Compact(had[:3])) != 3 {
+		t.Errorf("three attempts at three instances went to %v", had)
+	}
+}
+
+func TestAJoinersShareGrowsOverTheSlowStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(balancer.Config{Rule: balancer.RoundRobin, SlowStart: 100 * time.Second}, nil)
+		defer w.policy.Close()
+		all := addrs(3)
+		w.set(all[:2]...)
+		w.picks(t.Context(), 2)
+		w.set(all...)
+		if addr, _, _ := w.pick(t.Context()); addr != all[2] {
+			t.Errorf("the first pick is %s, want the joiner", addr)
+		}
+		for age, share := range []float64{0.1, 0.25, 0.5, 0.75, 1} {
+			want := share / (2 + share) * 1000
+			if got := float64(w.picks(t.Context(), 1000)[all[2]]); got < want-25 || got > want+25 {
+				t.Errorf("after %d s the joiner got %v of 1000 picks, want about %v", 25*age, got, want)
+			}
+			if err := backoff.Sleep(t.Context(), 25*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestAConfigIsReadStrictly(t *testing.T) {
+	t.Parallel()
+	parser := grpcbalancer.Get(balancer.Name).(grpcbalancer.ConfigParser)
+	for text, want := range map[string]string{
+		`{}`: "", `{"rule":"least_request"}`: "",
+		`{"rule":"best"}`:        `rule "best" is not known; write one of`,
+		`{"rules":"best"}`:       `unknown field "rules"`,
+		`{"slowStart":-1}`:       "negative",
+		`{"hashMaxLoad":0.5}`:    "less than the average",
+		`{"zoneMinInstances":""`: "config",
+	} {
+		_, err := parser.ParseConfig(json.RawMessage(text))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// recorder is a filter of which the test says whom it keeps out.
+type recorder struct {
+	active  bool
+	out     map[string]bool
+	trial   *balancer.Instance
+	all     map[string]*balancer.Instance
+	changed func()
+	told    []string
+}
+
+func (r *recorder) Active() bool { return r.active }
+
+func (r *recorder) Join(i *balancer.Instance, changed func()) balancer.Record {
+	if r.all == nil {
+		r.all = map[string]*balancer.Instance{}
+	}
+	r.all[i.Addr()], r.changed = i, changed
+	r.told = append(r.told, "join "+i.Addr())
+	return &record{r, i}
+}
+
+func (r *recorder) Eligible(ready []*balancer.Instance) []*balancer.Instance {
+	return slices.DeleteFunc(slices.Clone(ready), func(i *balancer.Instance) bool { return r.out[i.Addr()] })
+}
+
+func (r *recorder) Trial(string) *balancer.Instance { return r.trial }
+
+type record struct {
+	r *recorder
+	i *balancer.Instance
+}
+
+func (r *record) Begin(method string, trial bool, slot *any) {
+	*slot = r.i.Addr()
+	r.r.told = append(r.r.told, fmt.Sprintf("begin %s %s %v", r.i.Addr(), method, trial))
+}
+
+func (r *record) Done(method string, _ time.Duration, info grpcbalancer.DoneInfo, slot *any) {
+	r.r.told = append(r.r.told, fmt.Sprintf("done %v %s %v", *slot, method, info.Err))
+}
+
+func (r *record) Out() error {
+	if r.r.out[r.i.Addr()] {
+		return errors.New("ejected")
+	}
+	return nil
+}
+
+func (r *record) Leave() { r.r.told = append(r.r.told, "leave "+r.i.Addr()) }
+
+func TestAFilterNarrowsThePicksOfEachRule(t *testing.T) {
+	t.Parallel()
+	for _, name := range balancer.Rules() {
+		f := &recorder{active: true, out: map[string]bool{"10.0.0.1:1": true}}
+		w := newWorld(balancer.Config{Rule: name}, f)
+		w.set(addrs(3)...)
+		if by := w.picks(t.Context(), 60); by["10.0.0.1:1"] != 0 || len(by) != 2 {
+			t.Errorf("%s: picks %v, want none of the first", name, by)
+		}
+		f.out = nil
+		f.changed()
+		if by := w.picks(t.Context(), 60); len(by) != 3 {
+			t.Errorf("%s: picks %v, want all", name, by)
+		}
+		w.policy.Close()
+	}
+}
+
+func TestAFilterThatKeepsAllOutIsNotHeard(t *testing.T) {
+	t.Parallel()
+	f := &recorder{out: map[string]bool{"10.0.0.1:1": true, "10.0.0.2:1": true}}
+	w := newWorld(balancer.Config{Rule: balancer.RoundRobin}, f)
+	defer w.policy.Close()
+	w.set(addrs(2)...)
+	if by := w.picks(t.Context(), 10); by["10.0.0.1:1"] != 5 || by["10.0.0.2:1"] != 5 {
+		t.Errorf("picks %v, want all", by)
+	}
+}
+
+func TestAFilterIsToldOfInstancesAndCalls(t *testing.T) {
+	t.Parallel()
+	f := &recorder{}
+	w := newWorld(balancer.Config{Rule: balancer.RoundRobin}, f)
+	w.set("10.0.0.1:1")
+	w.picks(t.Context(), 1) // not active: not told
+	f.active = true
+	f.changed()
+	_, done, _ := w.pick(t.Context())
+	if n := f.all["10.0.0.1:1"].InFlight(); n != 1 {
+		t.Errorf("%d calls in flight, want 1", n)
+	}
+	done(grpcbalancer.DoneInfo{Err: errors.New("no")})
+	f.trial = f.all["10.0.0.1:1"]
+	_, done, _ = w.pick(t.Context())
+	w.policy.Close()
+	done(grpcbalancer.DoneInfo{})
+	want := []string{
+		"join 10.0.0.1:1", "begin 10.0.0.1:1 /s/M false", "done 10.0.0.1:1 /s/M no",
+		"begin 10.0.0.1:1 /s/M true", "leave 10.0.0.1:1", "done 10.0.0.1:1 /s/M <nil>",
+	}
+	if !slices.Equal(f.told, want) {
+		t.Errorf("told %q\nwant %q", f.told, want)
+	}
+}
+
+func TestATrialGoesToOneThatIsKeptOut(t *testing.T) {
+	t.Parallel()
+	f := &recorder{active: true, out: map[string]bool{"10.0.0.1:1": true}}
+	w := newWorld(balancer.Config{Rule: balancer.RoundRobin}, f)
+	defer w.policy.Close()
+	w.set(addrs(2)...)
+	f.trial = f.all["10.0.0.1:1"]
+	if addr, _, _ := w.pick(t.Context()); addr != "10.0.0.1:1" {
+		t.Errorf("the trial went to %s", addr)
+	}
+	f.trial = nil
+	if addr, _, _ := w.pick(t.Context()); addr != "10.0.0.2:1" {
+		t.Errorf("after the trial %s was picked", addr)
+	}
+}
+
+func TestObserversAreToldWhoIsKeptOut(t *testing.T) {
+	t.Parallel()
+	f := &recorder{active: true, out: map[string]bool{"10.0.0.1:1": true}}
+	var o balancer.Observer
+	s := of("10.0.0.1:1")
+	s.ResolverState = o.With(balancer.WithFilter(s.ResolverState, f))
+	cc, b := build(t, s)
+	defer b.Close()
+	cc.conns[0].tell(in(connectivity.Connecting))
+	cc.conns[0].tell(in(connectivity.Ready))
+	cc.conns[0].health(in(connectivity.Ready))
+	if e := o.Endpoints(); len(e) != 1 || e[0].Out == nil || e[0].State != connectivity.Ready {
+		t.Errorf("endpoints %+v, want one that is READY and kept out", e)
+	}
+}
+
+func TestPicksAllocateNothing(t *testing.T) {
+	for _, active := range []bool{false, true} {
+		w := newWorld(balancer.Config{Rule: balancer.LeastRequest}, &quiet{active})
+		w.set(addrs(5)...)
+		if n := testing.AllocsPerRun(1000, func() { w.picks1(t.Context()) }); n >= 1 {
+			t.Errorf("a pick with a filter that is active=%v allocates %v objects", active, n)
+		}
+		w.policy.Close()
+	}
+}
+
+func (w *world) picks1(ctx context.Context) {
+	r, _ := w.cc.state.Picker.Pick(grpcbalancer.PickInfo{Ctx: ctx, FullMethodName: "/s/M"})
+	if r.Done != nil {
+		r.Done(grpcbalancer.DoneInfo{BytesSent: true})
+	}
+}
+
+// quiet is a filter and a record that keep nobody out.
+type quiet struct{ active bool }
+
+func (q *quiet) Active() bool                                             { return q.active }
+func (q *quiet) Join(*balancer.Instance, func()) balancer.Record          { return q }
+func (q *quiet) Eligible(ready []*balancer.Instance) []*balancer.Instance { return ready }
+func (q *quiet) Trial(string) *balancer.Instance                          { return nil }
+func (q *quiet) Begin(string, bool, *any)                                 {}
+func (q *quiet) Done(string, time.Duration, grpcbalancer.DoneInfo, *any)  {}
+func (q *quiet) Out() error                                               { return nil }
+func (q *quiet) Leave()                                                   {}
+
+func BenchmarkPick(b *testing.B) {
+	for _, name := range balancer.Rules() {
+		for _, n := range []int{3, 100} {
+			for _, active := range []bool{false, true} {
+				b.Run(fmt.Sprintf("%s/%d/filter=%v", name, n, active), func(b *testing.B) {
+					w := newWorld(balancer.Config{Rule: name}, &quiet{active})
+					defer w.policy.Close()
+					w.set(addrs(n)...)
+					b.ReportAllocs()
+					for b.Loop() {
+						w.picks1(b.Context())
+					}
+				})
+			}
+		}
+	}
+}
