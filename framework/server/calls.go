@@ -30,6 +30,8 @@ type method struct {
 	// system methods (health, reflection) are nobody's work: they neither count as calls nor keep the server from
 	// stopping.
 	system bool
+	// shed and limited count the calls that were refused before the handler ran.
+	shed, limited atomic.Int64
 }
 
 // calls is the account of what is running. The map is complete before the server serves and never changes after.

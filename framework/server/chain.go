@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/newsvc/newsvc/framework/internal/notprocessed"
+	"github.com/newsvc/newsvc/framework/server/internal/shed"
 )
 
 // segment is a run of neighbouring slots of our own, folded into one interceptor: what stands side by side needs no
@@ -17,7 +18,9 @@ type segment struct {
 	drain      bool // streams that end because the server stops end with UNAVAILABLE
 	recovery   *recovery
 	authority  *authority
-	maxTimeout time.Duration
+	deadline   *deadline
+	shedding   *shedding
+	rateLimits *rateLimits
 	validation *validation
 	innermost  bool // the handler is next: its errors are none of a chain that refused the call
 }
@@ -66,7 +69,11 @@ func compile(stages []stage, own segment) (grpc.UnaryServerInterceptor, grpc.Str
 		case SlotAuthority:
 			seg.authority = own.authority
 		case SlotDeadline:
-			seg.maxTimeout = own.maxTimeout
+			seg.deadline = own.deadline
+		case SlotShedding:
+			seg.shedding = own.shedding
+		case SlotRateLimit:
+			seg.rateLimits = own.rateLimits
 		case SlotValidation:
 			seg.validation = own.validation
 		}
@@ -115,12 +122,40 @@ func (s *segment) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 			return nil, err
 		}
 	}
-	if s.maxTimeout > 0 {
-		// Most calls come with a deadline that is nearer; they must not pay for a context.
-		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > s.maxTimeout {
+	if s.deadline != nil {
+		left, err := s.deadline.check(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if left > 0 {
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, s.maxTimeout)
+			ctx, cancel = context.WithTimeout(ctx, left)
 			defer cancel()
+		}
+	}
+	if s.shedding != nil {
+		if m := s.shedding.methods[info.FullMethod]; m != nil {
+			var p shed.Priority
+			ctx, p = priority(ctx)
+			began, ok := m.Admit(p)
+			if !ok {
+				return nil, m.refuse(trailerOf(ctx))
+			}
+			answered := false // a panic leaves err as it is
+			defer func() { m.Done(began, answered && err == nil) }()
+			resp, err = s.admitted(ctx, req, info, handler)
+			answered = true
+			return resp, err
+		}
+	}
+	return s.admitted(ctx, req, info, handler)
+}
+
+// admitted is the part of a unary call's way after shedding.
+func (s *segment) admitted(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if s.rateLimits != nil {
+		if l, wait := s.rateLimits.take(ctx, info.FullMethod); l != nil {
+			return nil, l.refuse(trailerOf(ctx), wait)
 		}
 	}
 	if s.validation != nil {
@@ -128,7 +163,7 @@ func (s *segment) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 			return nil, err
 		}
 	}
-	resp, err = handler(ctx, req)
+	resp, err := handler(ctx, req)
 	if err != nil && s.innermost {
 		err = notprocessed.Clear(err)
 	}
@@ -148,6 +183,22 @@ func (s *segment) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerI
 	if s.authority != nil {
 		if err := s.authority.check(ss.Context()); err != nil {
 			return err
+		}
+	}
+	if s.shedding != nil {
+		if m := s.shedding.methods[info.FullMethod]; m != nil {
+			ctx, p := priority(ss.Context())
+			if m.Full(p) {
+				return m.refuse(ss.SetTrailer)
+			}
+			if ctx != ss.Context() {
+				ss = &contextStream{ServerStream: ss, ctx: ctx}
+			}
+		}
+	}
+	if s.rateLimits != nil {
+		if l, wait := s.rateLimits.take(ss.Context(), info.FullMethod); l != nil {
+			return l.refuse(ss.SetTrailer, wait)
 		}
 	}
 	if s.validation != nil {

@@ -41,7 +41,7 @@ func marker(r *recorder, name string) server.Interceptor {
 func TestDefaultChain(t *testing.T) {
 	t.Parallel()
 	s := build(t, params())
-	want := []string{server.SlotRecovery, server.SlotAuthority, server.SlotDeadline, server.SlotValidation}
+	want := []string{server.SlotRecovery, server.SlotAuthority, server.SlotDeadline, server.SlotShedding, server.SlotValidation}
 	if got := s.Chain(); !slices.Equal(got, want) {
 		t.Errorf("Chain = %q, want %q", got, want)
 	}
@@ -55,7 +55,7 @@ func TestChainRunsInTheOrderItReports(t *testing.T) {
 	p.Fill = map[string]server.Interceptor{}
 	for _, slot := range []string{
 		server.SlotTelemetry, server.SlotAccessLog, server.SlotRecovery, server.SlotAuthority, server.SlotDeadline, server.SlotShedding,
-		server.SlotAuthentication, server.SlotAuthorization, server.SlotValidation,
+		server.SlotAuthentication, server.SlotRateLimit, server.SlotAuthorization, server.SlotValidation,
 	} {
 		p.Fill[slot] = marker(&r, slot)
 	}
@@ -69,7 +69,7 @@ func TestChainRunsInTheOrderItReports(t *testing.T) {
 	s := start(t, p, &echo{chat: echoAll})
 	want := []string{
 		"outermost", "telemetry", "access_log", "recovery", "authority", "deadline", "shedding", "first after shedding",
-		"second after shedding", "before authentication", "authentication", "authorization", "validation", "innermost",
+		"second after shedding", "before authentication", "authentication", "rate_limit", "authorization", "validation", "innermost",
 	}
 	if got := s.Chain(); !slices.Equal(got, want) {
 		t.Errorf("Chain = %q, want %q", got, want)
@@ -111,7 +111,7 @@ func TestSlotsAreSwitchedOffByName(t *testing.T) {
 	p.Config.Chain = map[string]bool{server.SlotAuthority: false, server.SlotTelemetry: false, server.SlotValidation: true}
 	p.Fill = map[string]server.Interceptor{server.SlotTelemetry: marker(&r, "telemetry")}
 	s := start(t, p, &echo{})
-	want := []string{server.SlotRecovery, server.SlotDeadline, server.SlotValidation}
+	want := []string{server.SlotRecovery, server.SlotDeadline, server.SlotShedding, server.SlotValidation}
 	if got := s.Chain(); !slices.Equal(got, want) {
 		t.Errorf("Chain = %q, want %q", got, want)
 	}

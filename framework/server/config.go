@@ -31,6 +31,12 @@ type Config struct {
 	AccessLog AccessLog `config:"access_log"`
 	// Limits bound what one peer may ask of this server.
 	Limits Limits `config:"limits"`
+	// Shedding says when calls are refused because there are too many.
+	Shedding Shedding `config:"shedding"`
+	// RateLimits bound the calls per second that this instance takes, by method: "/user.v1.UserService/CreateUser", or
+	// "/user.v1.UserService/*" and "*" for what has no entry of its own, which shares one bucket. A name that is not served is
+	// an error of the start. Default: none.
+	RateLimits map[string]RateLimit `config:"rate_limits"`
 	// Drain divides the time of a graceful stop.
 	Drain Drain `config:"drain"`
 }
@@ -49,6 +55,12 @@ type Limits struct {
 	// MaxTimeout caps the deadline of unary calls; a call without a deadline gets this one. It protects the server
 	// from work nobody waits for any more. Default 60 s; 0 switches the cap off.
 	MaxTimeout time.Duration `config:"max_timeout"`
+	// MinTimeout is how much must be left of the deadline of a unary call for it to be begun; with less it is refused with
+	// DEADLINE_EXCEEDED. Default 0: only calls whose deadline is over are. More saves work whose answer would come too late.
+	MinTimeout time.Duration `config:"min_timeout"`
+	// AnswerReserve is how much earlier than the caller's the deadline of a unary handler is, so that its answer, or the
+	// reason why there is none, still gets there. Default 0, none; with it each call costs a context more.
+	AnswerReserve time.Duration `config:"answer_reserve"`
 	// MaxRecvBytes is the size of the largest message accepted. Default 4 MiB; more lets one call take more memory.
 	MaxRecvBytes int `config:"max_recv_bytes"`
 	// MaxHeaderBytes is the size of the largest set of headers accepted. Default 64 KiB.
@@ -107,7 +119,8 @@ func DefaultConfig() Config {
 			MaxConnectionAge:      30 * time.Minute,
 			MaxConnectionAgeGrace: 5 * time.Minute,
 		},
-		Drain: Drain{MinWindow: 500 * time.Millisecond, MaxWindow: 5 * time.Second, Soft: 10 * time.Second, Hard: 20 * time.Second},
+		Shedding: Shedding{Target: 10 * time.Millisecond, MinInFlight: 10},
+		Drain:    Drain{MinWindow: 500 * time.Millisecond, MaxWindow: 5 * time.Second, Soft: 10 * time.Second, Hard: 20 * time.Second},
 	}
 }
 
@@ -135,6 +148,12 @@ func (c Config) Validate() error {
 	}
 	if err := c.Limits.validate(); err != nil {
 		return fmt.Errorf("limits.%w", err)
+	}
+	if err := c.Shedding.validate(); err != nil {
+		return fmt.Errorf("shedding.%w", err)
+	}
+	if err := validateRateLimits(c.RateLimits); err != nil {
+		return err
 	}
 	if err := c.Drain.validate(); err != nil {
 		return fmt.Errorf("drain.%w", err)
@@ -165,6 +184,8 @@ func (l Limits) validate() error {
 		min time.Duration
 	}{
 		{"max_timeout", l.MaxTimeout, 0},
+		{"min_timeout", l.MinTimeout, 0},
+		{"answer_reserve", l.AnswerReserve, 0},
 		{"connection_timeout", l.ConnectionTimeout, time.Millisecond},
 		{"keepalive_time", l.KeepaliveTime, time.Second},
 		{"keepalive_timeout", l.KeepaliveTimeout, time.Second},

@@ -4,7 +4,7 @@
 //
 // A server is built by [New], takes services through [Server.RegisterService], binds in [Server.Listen], serves from
 // [Server.Start] on and ends with [Server.Stop]. The chain, outermost first: telemetry, access_log, recovery,
-// authority, deadline, shedding, authentication, authorization, validation.
+// authority, deadline, shedding, authentication, rate_limit, authorization, validation.
 package server
 
 import (
@@ -45,8 +45,11 @@ type Params struct {
 	// Readiness, if not nil, decides together with [Server.SetServing] what the health service answers.
 	Readiness *readiness.Gate
 	// Fill puts interceptors into slots, by slot name; it replaces the server's own in recovery, authority, deadline,
-	// access_log and validation.
+	// access_log, shedding, rate_limit and validation.
 	Fill map[string]Interceptor
+	// Caller names who makes a call, for rate limits per caller, for example by the identity that authentication found. Nil:
+	// the IP address that the call came from.
+	Caller func(context.Context) string
 	// Options place further interceptors and the rarer settings.
 	Options []Option
 }
@@ -77,6 +80,7 @@ type Server struct {
 	tls        *tls.Config
 	grpc       *grpc.Server // nil until Start
 	calls      *calls       // nil until Start
+	shedding   *shedding    // nil until Start, and without that slot
 	err        error        // why serving ended by itself
 	allowed    bool         // health: SetServing
 	ready      bool         // health: the readiness gate
@@ -244,7 +248,7 @@ func (s *Server) buildLocked() error {
 		log:        &accessLog{log: s.log, errors: s.params.Config.AccessLog.Errors, slow: s.params.Config.AccessLog.Slow},
 		recovery:   &recovery{log: s.log},
 		authority:  newAuthority(s.params.Service, s.params.Config.AcceptNames),
-		maxTimeout: s.params.Config.Limits.MaxTimeout,
+		deadline:   newDeadline(s.params.Config.Limits),
 		validation: &validation{log: s.log},
 	}
 	g := grpc.NewServer(s.grpcOptions()...)
@@ -256,12 +260,22 @@ func (s *Server) buildLocked() error {
 	if s.params.Config.Reflection {
 		reflection.Register(g)
 	}
-	if slices.ContainsFunc(s.stages, func(st stage) bool { return st.own && st.Name == SlotValidation }) {
+	s.calls = newCalls(g.GetServiceInfo(), func(service string) bool { _, ours := offered[service]; return !ours })
+	if s.uses(SlotValidation) {
 		if err := own.validation.prepare(offered); err != nil {
 			return err
 		}
 	}
-	s.calls = newCalls(g.GetServiceInfo(), func(service string) bool { _, ours := offered[service]; return !ours })
+	if s.uses(SlotShedding) {
+		own.shedding = newShedding(s.params.Config.Shedding, s.calls)
+		s.shedding = own.shedding
+	}
+	if s.uses(SlotRateLimit) {
+		var err error
+		if own.rateLimits, err = newRateLimits(s.params.Config.RateLimits, s.calls, s.params.Caller); err != nil {
+			return err
+		}
+	}
 	s.unaryRoot, s.streamRoot = compile(s.stages, own)
 	s.grpc = g
 	for name := range offered {
@@ -269,6 +283,11 @@ func (s *Server) buildLocked() error {
 	}
 	s.healthLocked()
 	return nil
+}
+
+// uses reports whether one of our own slots is in the chain.
+func (s *Server) uses(slot string) bool {
+	return slices.ContainsFunc(s.stages, func(st stage) bool { return st.own && st.Name == slot })
 }
 
 func (s *Server) grpcOptions() []grpc.ServerOption {

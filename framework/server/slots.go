@@ -23,12 +23,14 @@ const (
 	// Refused is an :authority that could be a service name (no dot, colon or percent sign in it) and is neither the
 	// server's own, nor in accept_names, nor "localhost".
 	SlotAuthority = "authority"
-	// SlotDeadline caps the deadline of unary calls.
+	// SlotDeadline caps the deadline of unary calls, and refuses those whose deadline is over.
 	SlotDeadline = "deadline"
-	// SlotShedding refuses calls under overload. Filled from outside.
+	// SlotShedding refuses calls under overload, the least important first, see [Shedding] and [PriorityHeader].
 	SlotShedding = "shedding"
 	// SlotAuthentication finds out who is calling. Filled from outside.
 	SlotAuthentication = "authentication"
+	// SlotRateLimit refuses calls that come too often, see [RateLimit]. It stands where the caller is known.
+	SlotRateLimit = "rate_limit"
 	// SlotAuthorization decides whether the caller may. Filled from outside.
 	SlotAuthorization = "authorization"
 	// SlotValidation checks messages against the rules of their proto files (protovalidate).
@@ -38,7 +40,7 @@ const (
 func slots() []string {
 	return []string{
 		SlotTelemetry, SlotAccessLog, SlotRecovery, SlotAuthority, SlotDeadline, SlotShedding,
-		SlotAuthentication, SlotAuthorization, SlotValidation,
+		SlotAuthentication, SlotRateLimit, SlotAuthorization, SlotValidation,
 	}
 }
 
@@ -137,10 +139,13 @@ func fill(p Params, slot string) (stage, bool) {
 	}
 	own := stage{Interceptor: Interceptor{Name: slot}, own: true}
 	switch slot {
-	case SlotRecovery, SlotAuthority, SlotValidation:
+	case SlotRecovery, SlotAuthority, SlotShedding, SlotValidation:
 		return own, true
 	case SlotDeadline:
-		return own, p.Config.Limits.MaxTimeout > 0
+		l := p.Config.Limits
+		return own, l.MaxTimeout > 0 || l.MinTimeout > 0 || l.AnswerReserve > 0
+	case SlotRateLimit:
+		return own, len(p.Config.RateLimits) > 0
 	case SlotAccessLog:
 		return own, p.Config.AccessLog != AccessLog{}
 	default: // filled from outside only

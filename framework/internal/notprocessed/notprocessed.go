@@ -4,11 +4,14 @@ package notprocessed
 
 import (
 	"slices"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // Domain and Reason are the ErrorInfo that makes up the mark. They are part of the wire contract.
@@ -19,12 +22,31 @@ const (
 
 // Error returns an UNAVAILABLE status that carries the mark. The text reaches the caller.
 func Error(text string) error {
+	return refusal(text, &errdetails.ErrorInfo{Domain: Domain, Reason: Reason})
+}
+
+// Later is Error with pushback: whoever repeats the call is to wait so long before.
+func Later(text string, wait time.Duration) error {
+	return refusal(text, &errdetails.ErrorInfo{Domain: Domain, Reason: Reason}, &errdetails.RetryInfo{RetryDelay: durationpb.New(wait)})
+}
+
+func refusal(text string, details ...protoadapt.MessageV1) error {
 	st := status.New(codes.Unavailable, text)
-	marked, err := st.WithDetails(&errdetails.ErrorInfo{Domain: Domain, Reason: Reason})
+	marked, err := st.WithDetails(details...)
 	if err != nil { // only an OK status refuses details
 		return st.Err()
 	}
 	return marked.Err()
+}
+
+// Wait is how long whoever repeats the call is to wait: what [Later] was told, else 0.
+func Wait(err error) time.Duration {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.RetryInfo); ok {
+			return max(0, info.GetRetryDelay().AsDuration())
+		}
+	}
+	return 0
 }
 
 // Is reports whether err is a status that carries the mark.
