@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"testing"
 	"time"
@@ -40,8 +41,8 @@ func newAuthority(t *testing.T, name string) *authority {
 	return &authority{cert: cert, key: key, pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
 }
 
-// issue returns a certificate for name, valid for servers and clients alike and until the given moment.
-func (a *authority) issue(t *testing.T, name string, until time.Time) (cert, key []byte) {
+// issue returns a certificate for name and the URIs, valid for servers and clients alike and until the given moment.
+func (a *authority) issue(t *testing.T, name string, until time.Time, uris ...string) (cert, key []byte) {
 	t.Helper()
 	k := newKey(t)
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
@@ -51,6 +52,13 @@ func (a *authority) issue(t *testing.T, name string, until time.Time) (cert, key
 	tmpl := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: until,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	for _, uri := range uris {
+		u, err := url.Parse(uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmpl.URIs = append(tmpl.URIs, u)
 	}
 	if ip := net.ParseIP(name); ip != nil {
 		tmpl.IPAddresses = []net.IP{ip}

@@ -120,8 +120,8 @@ func Server(cfg ServerConfig, opts ...Option) (*tls.Config, error) {
 }
 
 // Client reads the files of cfg and returns the configuration of a client, or nil (and no error) when cfg is the zero
-// value, that is for plaintext. The server's certificate must carry cfg.ServerName, else serverName; when both are
-// empty, the name that was dialled, and then dialling an IP address needs [Hosts]. Errors start with the config key
+// value, that is for plaintext. The server's certificate must carry cfg.SPIFFEID if that is set, else cfg.ServerName, else
+// serverName; when all are empty, the name that was dialled, and then dialling an IP address needs [Hosts]. Errors start with the config key
 // at fault.
 //
 // The configuration verifies by itself, against the authorities of the moment; its InsecureSkipVerify is set only to
@@ -147,6 +147,9 @@ func Client(cfg ClientConfig, serverName string, opts ...Option) (*tls.Config, e
 		ServerName:         serverName,
 		InsecureSkipVerify: true, // VerifyConnection below verifies chain and name
 		VerifyConnection: func(cs tls.ConnectionState) error {
+			if cfg.SPIFFEID != "" {
+				return verifySPIFFE(cs, f.current().roots, cfg.SPIFFEID)
+			}
 			return verifyServer(cs, f.current().roots, serverName, o.hosts)
 		},
 	}

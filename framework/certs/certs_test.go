@@ -447,3 +447,82 @@ func wantText(t *testing.T, err error, want string) {
 		t.Errorf("the handshake timed out: %v", err)
 	}
 }
+
+func TestServersAreKnownByTheirSPIFFEID(t *testing.T) {
+	t.Parallel()
+	const id = "spiffe://example.org/ns/default/sa/user-service"
+	for name, tc := range map[string]struct {
+		uris []string
+		want string // empty: accepted
+	}{
+		"the ID":            {[]string{id}, ""},
+		"another ID":        {[]string{"spiffe://example.org/ns/default/sa/user-service2"}, `it is for "spiffe://example.org/ns/default/sa/user-service2"`},
+		"another domain":    {[]string{"spiffe://evil.org/ns/default/sa/user-service"}, `it is for "spiffe://evil.org`},
+		"the name alone":    {nil, "has no SPIFFE ID"},
+		"the ID and others": {[]string{id, "spiffe://example.org/other"}, "more than one URI"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, "user-service")
+			cert, key := b.ca.issue(t, "user-service", time.Now().Add(time.Hour), tc.uris...)
+			write(t, b.server.Cert, cert)
+			write(t, b.server.Key, key)
+			b.client.SPIFFEID = id
+			sc, cc := b.configs("no-matter-which-service")
+			_, serr, err := handshake(t, sc, cc)
+			if tc.want != "" {
+				wantText(t, err, tc.want)
+			} else if serr != nil || err != nil {
+				t.Errorf("server %v, client %v", serr, err)
+			}
+		})
+	}
+	t.Run("of another authority", func(t *testing.T) {
+		t.Parallel()
+		b := newBench(t, "user-service")
+		cert, key := newAuthority(t, "stranger").issue(t, "user-service", time.Now().Add(time.Hour), id)
+		write(t, b.server.Cert, cert)
+		write(t, b.server.Key, key)
+		b.client.SPIFFEID = id
+		sc, cc := b.configs("")
+		_, _, err := handshake(t, sc, cc)
+		wantText(t, err, "unknown authority")
+	})
+}
+
+func TestSPIFFEIDsThatCanBeNone(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"user-service", "spiffe://", "spiffe://example.org", "spiffe://example.org/", "https://example.org/a", "spiffe://example.org/a?b", "spiffe://example.org/a/"} {
+		if err := (certs.ClientConfig{SPIFFEID: id}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "spiffe_id: ") {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+	err := certs.ClientConfig{SPIFFEID: "spiffe://example.org/a", ServerName: "b"}.Validate()
+	wantText(t, err, "server_name")
+}
+
+// A certificate that ended is refused by both sides, and the side that refuses says so.
+func TestExpiredCertificatesAreRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "user-service")
+		b.server.ClientCA = write(t, b.file("clients.pem"), b.ca.pem)
+		cert, key := b.ca.issue(t, "user-service", time.Now().Add(3*time.Hour))
+		write(t, b.server.Cert, cert)
+		write(t, b.server.Key, key)
+		sc, cc := b.configs("user-service")
+		pass(t.Context(), t, 2*time.Hour) // the client's ends after one
+		_, serr, _ := handshake(t, sc, cc)
+		wantText(t, serr, "expired")
+		cert, key = b.ca.issue(t, "caller", time.Now().Add(3*time.Hour))
+		write(t, b.client.Cert, cert)
+		write(t, b.client.Key, key)
+		pass(t.Context(), t, 2*time.Second)
+		if _, serr, cerr := handshake(t, sc, cc); serr != nil || cerr != nil {
+			t.Fatalf("with a new certificate: server %v, client %v", serr, cerr)
+		}
+		pass(t.Context(), t, 2*time.Hour) // and now the server's
+		_, _, cerr := handshake(t, sc, cc)
+		wantText(t, cerr, "expired")
+	})
+}

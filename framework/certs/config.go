@@ -42,13 +42,27 @@ type ClientConfig struct {
 	// ServerName is the name that the server's certificate must carry, in place of the name that was dialled.
 	// Default: empty, the dialled name.
 	ServerName string `config:"server_name"`
+	// SPIFFEID is what the server's certificate must carry in place of a name, for example
+	// "spiffe://example.org/ns/default/sa/user-service"; its names then count for nothing. The ID that is expected comes
+	// from here and nowhere else: whoever could write it into a registry could pass for anybody. Default: empty, a name.
+	SPIFFEID string `config:"spiffe_id"`
 }
 
 // Active reports whether TLS is to be spoken: Enabled, or any other field set.
 func (c ClientConfig) Active() bool { return c != ClientConfig{} }
 
 // Validate looks at the combination of keys only; the files are read by [Client].
-func (c ClientConfig) Validate() error { return validatePair(c.Cert, c.Key) }
+func (c ClientConfig) Validate() error {
+	if c.SPIFFEID != "" {
+		if c.ServerName != "" {
+			return fmt.Errorf("spiffe_id: %q is set beside server_name %q; one of them says who the server must be, remove the other", c.SPIFFEID, c.ServerName)
+		}
+		if err := checkSPIFFE(c.SPIFFEID); err != nil {
+			return fmt.Errorf("spiffe_id: %w", err)
+		}
+	}
+	return validatePair(c.Cert, c.Key)
+}
 
 func validatePair(cert, key string) error {
 	switch {
