@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
@@ -86,7 +85,7 @@ func (l *lab) params(name string) stack.Params {
 	cfg.Server.Listen, cfg.Admin.Enabled = "127.0.0.1:0", false
 	cfg.Server.Drain.MinWindow = 0
 	return stack.Params{
-		Service: name, Config: cfg, Level: zap.NewAtomicLevel(), Process: stack.Process{Dev: true},
+		Service: name, Config: cfg, Process: stack.Process{Dev: true},
 		Replace: stack.Replace{Source: l.registry, Registrar: l.registry},
 	}
 }
