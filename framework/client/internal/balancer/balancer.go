@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/balancer/endpointsharding"
 	"google.golang.org/grpc/balancer/pickfirst"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 )
 
 // Name is what service configs call the policy. It is one name for all rules, so that another rule is no other policy:
@@ -83,24 +84,31 @@ type endpoint struct {
 // UpdateClientConnState implements [balancer.Balancer]. What the instance says of itself may change; the connection stays.
 func (e *endpoint) UpdateClientConnState(s balancer.ClientConnState) error {
 	ep := s.ResolverState.Endpoints[0]
-	f, incarnation := factsOf(ep)
-	was := e.gate.instance.Load()
-	if was != nil && was.incarnation == incarnation {
-		was.facts.Store(f)
-	} else {
-		addr := ""
-		if len(ep.Addresses) > 0 {
-			addr = ep.Addresses[0].Addr
-		}
-		i := newInstance(addr, f, incarnation, e.joined || was != nil)
-		if e.of.filter != nil {
-			i.record = e.of.filter.Join(i, e.of.set.changed)
-		}
-		e.gate.instance.Store(i)
-		was.leave()
+	// Attributes never change: the same ones are what most endpoints have from one state to the next.
+	if was := e.gate.instance.Load(); was == nil || ep.Attributes == nil || was.Endpoint().Attributes != ep.Attributes {
+		e.become(ep, was)
 	}
 	s.BalancerConfig = nil // it is ours
 	return e.Balancer.UpdateClientConnState(s)
+}
+
+// become takes in what is said of the endpoint, by who was there or by another process.
+func (e *endpoint) become(ep resolver.Endpoint, was *Instance) {
+	f, incarnation := factsOf(ep)
+	if was != nil && was.incarnation == incarnation {
+		was.facts.Store(f)
+		return
+	}
+	addr := ""
+	if len(ep.Addresses) > 0 {
+		addr = ep.Addresses[0].Addr
+	}
+	i := newInstance(addr, f, incarnation, e.joined || was != nil)
+	if e.of.filter != nil {
+		i.record = e.of.filter.Join(i, e.of.set.changed)
+	}
+	e.gate.instance.Store(i)
+	was.leave()
 }
 
 // Close implements [balancer.Balancer].
