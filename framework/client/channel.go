@@ -11,9 +11,10 @@ import (
 // channel is one grpc.ClientConn behind a [Conn], with a count of the calls that run on it. A channel that is
 // replaced is retired: it takes no new call and is closed when its last one has ended.
 type channel struct {
-	cc     *grpc.ClientConn
-	hub    *hub
-	target string
+	cc      *grpc.ClientConn
+	hub     *hub
+	ejector *ejector
+	target  string
 
 	reason atomic.Pointer[reason] // why calls found nobody, when that was asked last
 
@@ -27,8 +28,8 @@ type channel struct {
 // retiredBias makes the count of a retired channel negative whatever it is.
 const retiredBias = math.MinInt64 / 2
 
-func newChannel(cc *grpc.ClientConn, h *hub, target string) *channel {
-	ch := &channel{cc: cc, hub: h, target: target, retired: make(chan struct{}), idle: make(chan struct{})}
+func newChannel(cc *grpc.ClientConn, h *hub, e *ejector, target string) *channel {
+	ch := &channel{cc: cc, hub: h, ejector: e, target: target, retired: make(chan struct{}), idle: make(chan struct{})}
 	ch.drain = sync.OnceFunc(func() { close(ch.idle) })
 	ch.retire = sync.OnceFunc(func() {
 		close(ch.retired)
@@ -37,6 +38,12 @@ func newChannel(cc *grpc.ClientConn, h *hub, target string) *channel {
 		}
 	})
 	return ch
+}
+
+// close cuts what still runs.
+func (ch *channel) close() {
+	ch.ejector.close()
+	_ = ch.cc.Close() // fails only when it is closed already
 }
 
 // acquire counts a call in, unless the channel is retired.

@@ -193,6 +193,10 @@ func (c *Conn) update(p Policy) error {
 	}
 	c.policy = p
 	c.live.Store(liveOf(p))
+	c.cur.Load().ejector.configure(p)
+	if c.next != nil {
+		c.next.ejector.configure(p)
+	}
 	return nil
 }
 
@@ -236,7 +240,7 @@ func (c *Conn) replaceLocked(ch *channel) {
 
 // dropNextLocked gives up a successor that never carried a call.
 func (c *Conn) dropNextLocked() {
-	_ = c.next.cc.Close() // fails only when it is closed already
+	c.next.close()
 	c.next = nil
 }
 
@@ -251,7 +255,7 @@ func (c *Conn) swapLocked(ch *channel) {
 		case <-old.idle:
 		case <-ctx.Done(): // the factory is closing and waits for old itself
 		}
-		_ = old.cc.Close()
+		old.close()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.retiring, old)
@@ -290,7 +294,7 @@ func (c *Conn) finishClose(ctx context.Context, channels []*channel) error {
 	}
 	c.loops.Stop()
 	for _, ch := range channels {
-		_ = ch.cc.Close() // fails only when it is closed already
+		ch.close()
 	}
 	if cut > 0 {
 		return fmt.Errorf("closing the connection to %q: %d running calls were cut: %w", c.callee, cut, context.Cause(ctx))

@@ -215,6 +215,8 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 		return nil, fmt.Errorf("connecting to %q: %w", callee, err)
 	}
 	h := newHub(json)
+	e := newEjector(callee, p, func(method string) bool { return f.methods.byPath[method].unary }, f.log)
+	h.filter = e
 	opts := append(f.options(p, h),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithAuthority(callee),
@@ -223,9 +225,10 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 	)
 	cc, err := grpc.NewClient(target, opts...)
 	if err != nil {
+		e.close()
 		return nil, fmt.Errorf("connecting to %q at %q: %w", callee, target, err)
 	}
-	return newChannel(cc, h, target), nil
+	return newChannel(cc, h, e, target), nil
 }
 
 // options are the dial options that do not depend on the callee's name.

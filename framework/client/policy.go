@@ -42,6 +42,8 @@ type Policy struct {
 	// instances that served and say NOT_SERVING now take the calls until they are gone. "pick_first" does not follow it.
 	// A change holds for connections made after it. Default: true.
 	HealthCheck bool `config:"health_check" reload:"pushed"`
+	// Ejection takes instances that are sick out of use for a while.
+	Ejection EjectionPolicy `config:"ejection"`
 	// Retry is about calls of idempotent methods that failed with UNAVAILABLE.
 	Retry RetryPolicy `config:"retry"`
 	// NotProcessed is about calls of any method that an instance refused before a handler ran.
@@ -120,6 +122,7 @@ func DefaultPolicy() Policy {
 		Balancer:     RoundRobin,
 		Zone:         ZonePolicy{MinShare: 0.7, MinInstances: 1},
 		HealthCheck:  true,
+		Ejection:     defaultEjection(),
 		Retry: RetryPolicy{
 			MaxAttempts: 4, InitialBackoff: 50 * time.Millisecond, MaxBackoff: time.Second, Multiplier: 2,
 			BudgetTokens: 100, BudgetRatio: 0.1,
@@ -137,6 +140,7 @@ func (p Policy) Validate() error {
 		notNegative("timeout", p.Timeout),
 		notNegative("open_timeout", p.OpenTimeout),
 		p.validateBalancing(),
+		prefixed("ejection", p.Ejection.validate()),
 		prefixed("retry", p.Retry.validate()),
 		prefixed("not_processed", p.NotProcessed.validate()),
 		atLeast("max_recv_bytes", p.MaxRecvBytes, 1),
@@ -213,7 +217,7 @@ func (p Policy) differs(o Policy) change {
 		p.WaitForReady != o.WaitForReady || p.HealthCheck != o.HealthCheck ||
 		p.Retry != o.Retry || p.MaxRecvBytes != o.MaxRecvBytes || p.MaxSendBytes != o.MaxSendBytes:
 		return changePushed
-	case p.OpenTimeout != o.OpenTimeout || p.NotProcessed != o.NotProcessed || p.Compression != o.Compression:
+	case p.OpenTimeout != o.OpenTimeout || p.Ejection != o.Ejection || p.NotProcessed != o.NotProcessed || p.Compression != o.Compression:
 		return changeLive
 	}
 	return changeNone

@@ -24,6 +24,8 @@ type State struct {
 	RunningCalls int `json:"running_calls"`
 	// Replacing is the target of a new connection that takes over once it is ready; empty mostly.
 	Replacing string `json:"replacing,omitempty"`
+	// Ejections counts how often an instance was ejected on the present connection.
+	Ejections int64 `json:"ejections"`
 	// Policy is the one in force.
 	Policy Policy `json:"policy"`
 }
@@ -47,6 +49,7 @@ func (c *Conn) State() State {
 	s.Connectivity = ch.cc.GetState().String()
 	s.Instances, _ = ch.hub.watch()
 	s.RunningCalls += ch.active()
+	s.Ejections = ch.ejector.total.Load()
 	if err := ch.hub.err(); err != nil {
 		s.ResolverError = err.Error()
 	}
@@ -65,6 +68,9 @@ type EndpointState struct {
 	// LastResort is set for an instance that served, says that it does not any more, and takes calls until it is gone
 	// because no other does.
 	LastResort bool `json:"last_resort,omitempty"`
+	// Ejected says since when and why an instance that is connected gets no calls, see [EjectionPolicy]; empty for one
+	// that does.
+	Ejected string `json:"ejected,omitempty"`
 }
 
 // Endpoints returns how the connection to each address is doing, ordered by address; nil when the balancer does not tell,
@@ -85,6 +91,9 @@ func (ch *channel) endpoints() []EndpointState {
 		}
 		if e.Err != nil {
 			s.Error = plain(e.Err)
+		}
+		if e.Out != nil {
+			s.Ejected = e.Out.Error()
 		}
 		out = append(out, s)
 	}

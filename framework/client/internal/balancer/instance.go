@@ -25,6 +25,7 @@ type Instance struct {
 	joined   atomic.Bool                      // others were known before it
 	inflight atomic.Int64                     // of the calls that are counted
 	since    atomic.Int64                     // when it first took calls, on the policy's clock; 0 for not yet
+	over     atomic.Int64                     // the least time that its slow start takes
 	called   atomic.Bool                      // its first call has been picked; kept for those that joined only
 }
 
@@ -72,10 +73,11 @@ func (i *Instance) Endpoint() resolver.Endpoint { return i.facts.Load().endpoint
 // InFlight is how many calls run on it, of those that were picked while calls were counted.
 func (i *Instance) InFlight() int64 { return i.inflight.Load() }
 
-// Warm begins its slow start anew, as for one that has just joined: for a filter that lets it in again. It holds from the
-// next table on.
-func (i *Instance) Warm() {
+// Warm begins its slow start anew, as for one that has just joined: for a filter that lets it in again. It lasts as long
+// as the policy says or over, whichever is longer, and holds from the next table on.
+func (i *Instance) Warm(over time.Duration) {
 	i.joined.Store(true)
+	i.over.Store(int64(over))
 	i.since.Store(0)
 }
 

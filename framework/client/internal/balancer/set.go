@@ -201,12 +201,9 @@ const (
 // returns when that is to be done again. The first call of a newcomer is not kept waiting: it connects, and shows whether
 // the newcomer is of any use. A key is not sent elsewhere for that.
 func (s *set) warm(t *table, now time.Duration) (until time.Duration) {
-	over := s.config.SlowStart
-	if over == 0 {
-		return 0
-	}
 	for n, m := range t.members {
 		age := now - time.Duration(m.since.Load())
+		over := max(s.config.SlowStart, time.Duration(m.over.Load()))
 		if !m.joined.Load() || age >= over {
 			continue
 		}
@@ -214,7 +211,9 @@ func (s *set) warm(t *table, now time.Duration) (until time.Duration) {
 		if !m.called.Load() && s.config.Rule != RingHash {
 			t.debuts = append(t.debuts, n)
 		}
-		until = now + max(over/warmSteps, time.Millisecond)
+		if next := now + max(over/warmSteps, time.Millisecond); until == 0 || next < until {
+			until = next
+		}
 	}
 	return until
 }

@@ -1,0 +1,68 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	grpcbalancer "google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/newsvc/newsvc/framework/client/internal/balancer"
+)
+
+// askTimeout is how long an instance may take to say how it is.
+const askTimeout = time.Second
+
+// well asks an ejected instance how it is, and another one right before it: what that takes is what is usual at present,
+// for this caller and on this way. other may be nil.
+func (e *ejector) well(ctx context.Context, i, other *balancer.Instance) bool {
+	p := e.policy.Load()
+	usual := askTimeout
+	if other != nil {
+		if took, well := ask(ctx, other, p.health); well {
+			usual = took
+		}
+	}
+	took, well := ask(ctx, i, p.health)
+	if !well || p.SlowFactor == 0 {
+		return well
+	}
+	return took <= max(time.Duration(float64(usual)*p.SlowFactor), usual+p.SlowMargin)
+}
+
+// ask calls the health service of an instance over its own connection. Servers that have none, or want to know first who
+// is asking, are alive too. Where serving is not demanded any answer does.
+func ask(ctx context.Context, i *balancer.Instance, serving bool) (took time.Duration, well bool) {
+	conn := i.Conn()
+	if conn == nil {
+		return 0, false
+	}
+	way, done := conn.GetOrBuildProducer(wayTo{})
+	defer done()
+	cc, ok := way.(grpc.ClientConnInterface)
+	if !ok {
+		return 0, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	began := time.Now()
+	answer := &healthpb.HealthCheckResponse{}
+	err := cc.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, answer)
+	took = time.Since(began)
+	switch status.Code(err) { //nolint:exhaustive // the rest are answers
+	case codes.OK:
+		return took, !serving || answer.GetStatus() == healthpb.HealthCheckResponse_SERVING
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown:
+		return took, false
+	}
+	return took, true
+}
+
+// wayTo is how gRPC hands out a single connection to call on.
+type wayTo struct{}
+
+// Build implements [grpcbalancer.ProducerBuilder].
+func (wayTo) Build(cc any) (grpcbalancer.Producer, func()) { return cc, func() {} }
