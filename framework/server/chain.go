@@ -186,14 +186,8 @@ func (s *segment) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerI
 		}
 	}
 	if s.shedding != nil {
-		if m := s.shedding.methods[info.FullMethod]; m != nil {
-			ctx, p := priority(ss.Context())
-			if m.Full(p) {
-				return m.refuse(ss.SetTrailer)
-			}
-			if ctx != ss.Context() {
-				ss = &contextStream{ServerStream: ss, ctx: ctx}
-			}
+		if ctx, _ := priority(ss.Context()); ctx != ss.Context() {
+			ss = &contextStream{ServerStream: ss, ctx: ctx}
 		}
 	}
 	if s.rateLimits != nil {

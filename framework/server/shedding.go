@@ -31,8 +31,9 @@ const pushbackHeader = "grpc-retry-pushback-ms"
 // algorithm is CoDel's, with BBR's bound: overload is that for 200 ms even the fastest call takes longer than usual, by
 // Target and twofold, while more calls come than are answered; the calls in flight are then bounded by twice the rate of
 // answers times the usual latency, corrected ten times a second. What is beyond the bound is refused before anything ran,
-// which callers of ours repeat on another instance, with pushback. See [PriorityHeader] for who goes first. The health
-// and reflection services are never refused. Streams are not counted; new ones are refused while their method is at its bound.
+// which callers of ours repeat on another instance, with pushback. See [PriorityHeader] for who goes first. Each unary method
+// is looked at by itself, so one that is overloaded harms no other. The health and reflection services are never refused,
+// and neither are streams: how long they last says nothing.
 type Shedding struct {
 	// Target is the wait in a queue that is tolerated, if it is not longer than the work itself. Default 10ms. Less keeps
 	// latency lower when the server is full; more sheds later, which suits methods that hardly anybody waits for.

@@ -1,5 +1,5 @@
 // Package shed decides which calls an overloaded server refuses, so that it goes on answering as many as it can. It
-// knows nothing of gRPC. There is one [Limiter] for each method; it needs no goroutine and nothing to start or close.
+// knows nothing of gRPC. There is one [Limiter] for each unary method; it needs no goroutine and nothing to start or close.
 //
 // The algorithm is made of two that are published. Overload is found as CoDel finds a bad queue (Nichols and Jacobson,
 // "Controlling Queue Delay", 2012): not by a high latency, which bursts cause too, but by the lowest latency in an interval
@@ -8,7 +8,7 @@
 // answers times the latency without a queue, corrected by what comes of it. Until overload is found there is no bound.
 //
 // Latency can rise for other reasons than a queue here, for example because a database is slow. Two things tell it
-// apart: with a queue more calls come than are answered, and with fewer calls in flight the rate of answers stays what it is.
+// apart: with a queue more calls come than are answered, and it shrinks with the calls in flight.
 package shed
 
 import (
@@ -30,24 +30,25 @@ const (
 	// interval is what is looked at as a whole; with few calls it is longer, up to maxInterval.
 	interval    = 100 * time.Millisecond
 	maxInterval = time.Second
-	// enough calls make an interval worth a judgement; fewer than few never do.
-	enough = 20
-	few    = 5
+	// enough calls make an interval worth a look; fewer than few never do. Many make a mean that can be relied on.
+	enough, few, many = 20, 5, 100
 	// persistent is how many intervals in a row a queue must stand to be overload.
 	persistent = 2
+	// patience is after how many intervals it is none, if the server keeps up.
+	patience = 10
 	// memory is how fast what is usual follows what is.
 	memory = 30 * time.Second
-	// surplus is by how much arrivals must exceed answers to be more than chance.
-	surplus = 1.05
-	// headroom is the share of the calls in flight that may wait, as a factor.
-	headroom = 2
+	// headroom is the share of the calls in flight that may wait, as a factor, to begin with.
+	headroom = 1.5
 	// decrease and increase correct the bound after an interval with and without a queue.
 	decrease, increase = 0.9, 1.02
-	// resistance is the share of the rate of answers that must be left under a lower bound; with less, latency is not for
-	// a queue of ours.
-	resistance = 0.7
-	// forget is what is left of the best rate of answers after each interval.
-	forget = 0.99
+	// Under half of the calls in flight a latency that is for a queue falls; resistance is the share of it that must be
+	// gone not to be found resistant, twice in a row or once after a cut as deep as deep.
+	cut, deep, resistance = 0.5, 0.3, 0.1
+	// probing is by how much latency must grow with twice the calls in flight to be for a queue.
+	probing = 1.25
+	// pause is how many intervals there are between probes.
+	pause = 50
 	// calmAfter is how long nobody must have been refused for the bound to be lifted.
 	calmAfter = time.Second
 )
@@ -74,11 +75,21 @@ type Limiter struct {
 	mu    sync.Mutex
 	began int64 // of the interval
 	usual usual
-	queue int     // intervals in a row in which a queue stood; under a bound, those in which that made no sense
-	limit float64 // bound, before rounding
-	peak  float64 // the best rate of answers under this bound
-	calm  int64   // for how long nobody was refused
+
+	// Without a bound: the intervals in a row in which a queue stood, and what came and was answered since the second.
+	queue, came, answered int64
+
+	// Under a bound:
+	limit     float64 // before rounding
+	ref       reference
+	resistant bool // latency did not follow the cut, at the first look
+	probe     bool // the bound is twice the least one, to see what comes of it
+	rest      int  // intervals until the next probe
+	calm      int64
 }
+
+// reference is a latency and the calls in flight that it came with.
+type reference struct{ inFlight, mean float64 }
 
 // usual is the latency without overload.
 type usual struct {
@@ -107,12 +118,6 @@ func (l *Limiter) Admit(p Priority) (began int64, ok bool) {
 	return now, true
 }
 
-// Full reports whether a call of this priority would be refused now. It is for those that are not counted: streams.
-func (l *Limiter) Full(p Priority) bool {
-	bound := l.bound.Load()
-	return bound > 0 && l.inFlight.Load() >= p.share(bound)
-}
-
 // Done ends a call that was admitted. A call that failed says nothing of the server's speed: mistakes are found fast.
 func (l *Limiter) Done(began int64, success bool) {
 	now := int64(time.Since(l.born))
@@ -138,32 +143,45 @@ func (l *Limiter) Done(began int64, success bool) {
 
 // seen is what happened in an interval.
 type seen struct {
-	length           float64 // seconds
-	arrived, refused int64
-	succeeded        int64
-	samples          int64
-	least, mean      float64
+	now, length                 int64
+	arrived, refused, succeeded int64
+	samples                     int64
+	least, mean                 float64
 }
 
-// judge ends the interval.
+// judge ends the interval. Samples are kept under a bound until there are many.
 func (l *Limiter) judge(now int64) {
 	l.due.Store(now + int64(interval))
-	s := seen{
-		length:  time.Duration(now - l.began).Seconds(),
-		arrived: l.arrived.Swap(0), refused: l.refused.Swap(0), succeeded: l.succeeded.Swap(0), samples: l.samples.Swap(0),
-		least: float64(l.least.Swap(math.MaxInt64)),
-	}
-	l.ended.Store(0)
-	length := now - l.began
+	s := seen{now: now, length: now - l.began, arrived: l.arrived.Swap(0), refused: l.refused.Swap(0), succeeded: l.succeeded.Swap(0)}
 	l.began = now
-	if s.samples > 0 {
-		s.mean = float64(l.sum.Swap(0)) / float64(s.samples)
+	l.ended.Store(0)
+	bounded := l.bound.Load() > 0
+	if s.samples = l.samples.Load(); s.samples > 0 {
+		s.least, s.mean = float64(l.least.Load()), float64(l.sum.Load())/float64(s.samples)
 	}
-	if l.bound.Load() == 0 {
-		l.watch(now, length, s)
+	if !bounded {
+		l.newEpoch(l.epoch.Load())
+		l.watch(s)
 		return
 	}
-	l.correct(now, length, s)
+	if s.refused == 0 {
+		if l.calm += s.length; l.calm >= int64(calmAfter) {
+			l.lift(now)
+		}
+		return
+	}
+	l.calm = 0
+	if s.samples >= many || s.samples >= few && now-l.epoch.Load() >= int64(maxInterval) {
+		l.correct(s)
+	}
+}
+
+// newEpoch forgets the samples, and those to come of calls that began before.
+func (l *Limiter) newEpoch(epoch int64) {
+	l.epoch.Store(epoch)
+	l.samples.Store(0)
+	l.sum.Store(0)
+	l.least.Store(math.MaxInt64)
 }
 
 // stands reports whether a queue stood all through the interval.
@@ -172,76 +190,99 @@ func (l *Limiter) stands(s seen) bool {
 }
 
 // watch judges an interval without a bound.
-func (l *Limiter) watch(now, length int64, s seen) {
+func (l *Limiter) watch(s seen) {
 	if !l.stands(s) {
 		l.queue = 0
-		l.learn(length, s)
-		return
-	}
-	if float64(s.arrived) <= surplus*float64(s.succeeded) || l.inFlight.Load() < int64(l.opt.MinInFlight) {
-		l.queue = 0
-		l.learn(length, s) // slower, but it keeps up
+		l.learn(s)
 		return
 	}
 	if l.queue++; l.queue < persistent {
+		l.came, l.answered = 0, 0
 		return
 	}
-	l.queue, l.calm = 0, 0
-	rate := float64(s.succeeded) / s.length
-	l.peak = rate
-	l.setBound(now, headroom*rate*l.usual.mean/float64(time.Second))
+	l.came += s.arrived
+	l.answered += s.succeeded
+	bound := max(headroom*float64(s.succeeded)/float64(s.length)*l.usual.mean, float64(l.opt.MinInFlight))
+	inFlight := float64(l.inFlight.Load())
+	// Twice the standard deviation of the number of arrivals is more than chance.
+	if growth := float64(l.came - l.answered); growth > 2*math.Sqrt(float64(l.came)) && inFlight > bound {
+		l.queue = 0
+		l.ref = reference{inFlight: inFlight, mean: s.mean}
+		l.resistant, l.probe, l.rest, l.calm = false, false, 0, 0
+		l.setBound(s.now, bound)
+		return
+	}
+	if l.queue >= patience {
+		l.queue = 0
+		l.learn(s) // slower, but it keeps up
+	}
 }
 
 // learn has what is usual follow what is seen.
-func (l *Limiter) learn(length int64, s seen) {
+func (l *Limiter) learn(s seen) {
 	if s.samples < few {
 		return
 	}
 	u := &l.usual
 	u.intervals++
-	share := max(1/float64(u.intervals), min(1, float64(length)/float64(memory)))
+	share := max(1/float64(u.intervals), min(1, float64(s.length)/float64(memory)))
 	u.least += share * (s.least - u.least)
 	u.mean += share * (s.mean - u.mean)
 }
 
-// correct judges an interval under a bound.
-func (l *Limiter) correct(now, length int64, s seen) {
-	if s.refused == 0 {
-		if l.calm += length; l.calm >= int64(calmAfter) {
-			l.lift()
+// correct judges what came of the bound.
+func (l *Limiter) correct(s seen) {
+	least := float64(l.opt.MinInFlight)
+	switch {
+	case l.probe:
+		l.probe, l.rest = false, pause
+		if s.mean < probing*l.ref.mean {
+			l.adopt(s)
+			return
 		}
-		return
+		l.setBound(s.now, least)
+	case !l.stands(s):
+		l.ref, l.resistant = reference{inFlight: l.limit, mean: s.mean}, false
+		l.setBound(s.now, l.limit*increase)
+	case l.limit <= cut*l.ref.inFlight:
+		resists := s.mean > (1-resistance)*l.ref.mean
+		switch {
+		case resists && (l.resistant || l.limit <= deep*l.ref.inFlight):
+			l.adopt(s)
+		case resists:
+			l.resistant = true
+			l.newEpoch(s.now) // looked at once more
+		default:
+			l.ref, l.resistant = reference{inFlight: l.limit, mean: s.mean}, false
+			l.setBound(s.now, l.limit*decrease)
+		}
+	case l.limit > least:
+		l.setBound(s.now, l.limit*decrease)
+	case l.rest > 0:
+		l.rest--
+		l.newEpoch(s.now)
+	default:
+		l.ref, l.probe = reference{inFlight: l.limit, mean: s.mean}, true
+		l.setBound(s.now, 2*least)
 	}
-	l.calm = 0
-	if s.samples < few {
-		return // those that began before the bound are still being answered
-	}
-	rate := float64(s.succeeded) / s.length
-	l.peak = max(l.peak*forget, rate)
-	if !l.stands(s) {
-		l.queue = 0
-		l.setBound(l.epoch.Load(), l.limit*increase)
-		return
-	}
-	if rate >= resistance*l.peak {
-		l.queue = 0
-	} else if l.queue++; l.queue >= persistent {
-		l.usual = usual{least: s.least, mean: s.mean, intervals: 1}
-		l.lift()
-		return
-	}
-	l.setBound(now, l.limit*decrease)
 }
 
-func (l *Limiter) setBound(epoch int64, limit float64) {
+// adopt takes the latency for what it is: not for a queue of ours.
+func (l *Limiter) adopt(s seen) {
+	l.usual = usual{least: s.least, mean: s.mean, intervals: 1}
+	l.lift(s.now)
+}
+
+func (l *Limiter) setBound(now int64, limit float64) {
 	l.limit = max(limit, float64(l.opt.MinInFlight))
 	l.bound.Store(int64(math.Ceil(l.limit)))
-	l.epoch.Store(epoch)
+	l.newEpoch(now)
 }
 
-func (l *Limiter) lift() {
+func (l *Limiter) lift(now int64) {
 	l.bound.Store(0)
-	l.queue, l.calm = 0, 0
+	l.queue = 0
+	l.newEpoch(now)
 }
 
 // State is what a limiter knows, for metrics.
