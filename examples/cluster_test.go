@@ -116,11 +116,11 @@ func (c *cluster) call(ctx context.Context, n int) {
 	cfg.Etcd.Endpoints = c.endpoints
 	cfg.ClientDefaults.Timeout = patience
 	out := &lines{}
-	log, level, err := stack.NewLog(cfg, "caller", true, out)
+	log, levels, err := stack.NewLog(cfg, "caller", true, out)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	s, err := stack.New(stack.Params{Service: "caller", Config: cfg, Callees: []string{userService}, Log: log, Level: level})
+	s, err := stack.New(stack.Params{Service: "caller", Config: cfg, Callees: []string{userService}, Log: log, Levels: levels})
 	if err != nil {
 		c.t.Fatal(err)
 	}

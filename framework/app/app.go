@@ -11,13 +11,14 @@
 //	}
 //
 // Constructors are plain functions: they take what they need as parameters and know nothing of Fx. Besides what the
-// options provide they may ask for *zap.Logger, *clientv3.Client, *client.Factory, discovery.Source,
-// prometheus.Registerer, trace.TracerProvider and [Draining]. Plain Fx options work beside those of this package.
+// options provide they may ask for *slog.Logger (what is logged with a call's context carries its trace), *zap.Logger,
+// *clientv3.Client, *client.Factory, discovery.Source, prometheus.Registerer, trace.TracerProvider and [Draining]. Plain Fx options work beside those of this package.
 package app
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -63,7 +64,7 @@ func Module(service string, opts ...fx.Option) fx.Option {
 					f.boot, err = newBoot(service, p)
 					return f.boot, err
 				},
-				func(b *boot) (*config.Config, *zap.Logger) { return b.settings, b.log },
+				func(b *boot) (*config.Config, *zap.Logger, *slog.Logger) { return b.settings, b.log, stack.Slog(b.log) },
 				newStack,
 				provided,
 				func(s *stack.Stack) (*clientv3.Client, error) { return s.NeedEtcd() },
@@ -95,7 +96,7 @@ func newStack(p stackParams) (*stack.Stack, error) {
 	b.down = p.Down
 	b.stack, err = stack.New(stack.Params{
 		Service: b.service, Version: b.env.Version, Config: b.config, Settings: b.settings, Callees: b.callees,
-		Serves: b.serves, ServerOptions: opts, Log: b.log, Level: b.level,
+		Serves: b.serves, ServerOptions: opts, Log: b.log, Levels: b.levels,
 		Process: b.env.Process, Replace: b.env.Replace, Failed: b.partFailed,
 	})
 	return b.stack, err

@@ -28,7 +28,7 @@ type boot struct {
 	callees  []string
 	serves   bool
 	log      *zap.Logger
-	level    zap.AtomicLevel
+	levels   *stack.Levels
 	stack    *stack.Stack // nil until it is built
 	down     fx.Shutdowner
 	told     sync.Once // why the process stops
@@ -62,7 +62,7 @@ func newBoot(service string, p bootParams) (*boot, error) {
 	if b.env.Introspect != "" {
 		return nil, b.answer(string(p.Dot))
 	}
-	b.log, b.level, err = stack.NewLog(b.config, service, b.env.Process.Dev, b.env.Log)
+	b.log, b.levels, err = stack.NewLog(b.config, service, b.env.Process.Dev, b.env.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -1,13 +1,16 @@
 // Package logging makes the *zap.Logger of a process from its configuration, and what belongs to it: a field that
-// carries the trace of a call, a handler that changes the level while the process runs, and a bridge for gRPC's own log.
+// carries the trace of a call, a handler that changes levels while the process runs, and bridges for gRPC's own log and
+// for code that logs with log/slog.
 //
-// It is no logging API of its own: code logs with zap. Nothing here is global and nothing runs in the background:
+// It is no logging API of its own: code logs with zap or with log/slog. Nothing here is global and nothing runs in the background:
 // [New] builds a logger over a writer it is given, and the caller passes it on.
 package logging
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +23,10 @@ type Config struct {
 	// Level is the least severe level that is written: debug, info, warn or error. Default info. Debug costs CPU and
 	// disk with every call. It can be changed for a while with a [LevelHandler].
 	Level string `config:"level" reload:"live"`
+	// Levels are levels of single loggers by name, for example {discovery: debug}; a name also stands for what is under
+	// it ("discovery.etcd"), and the longest one decides. Default none. Each entry of a level that only some loggers
+	// write costs the others a comparison of names.
+	Levels map[string]string `config:"levels" reload:"live"`
 	// Format is json (one object per line, for machines), console (for people) or auto: console when the output is a
 	// terminal or the process runs under development, else json. Default auto.
 	Format string `config:"format"`
@@ -34,8 +41,8 @@ func DefaultConfig() Config { return Config{Level: "info", Format: "auto"} }
 
 // Validate refuses unknown levels and formats.
 func (c Config) Validate() error {
-	if _, err := parseLevel(c.Level); err != nil {
-		return fmt.Errorf("level: %w", err)
+	if _, err := c.levels(); err != nil {
+		return err
 	}
 	switch c.Format {
 	case "json", "console", "auto":
@@ -43,6 +50,32 @@ func (c Config) Validate() error {
 	default:
 		return fmt.Errorf("format: %q is no format; write json, console or auto", c.Format)
 	}
+}
+
+// levels are the configured levels by logger; that of all others is under everyLogger.
+func (c Config) levels() (map[string]zapcore.Level, error) {
+	all, err := parseLevel(c.Level)
+	if err != nil {
+		return nil, fmt.Errorf("level: %w", err)
+	}
+	levels := map[string]zapcore.Level{everyLogger: all}
+	for _, logger := range slices.Sorted(maps.Keys(c.Levels)) {
+		if err := checkLogger(logger); err != nil {
+			return nil, fmt.Errorf("levels: %w", err)
+		}
+		if levels[logger], err = parseLevel(c.Levels[logger]); err != nil {
+			return nil, fmt.Errorf("levels.%s: %w", logger, err)
+		}
+	}
+	return levels, nil
+}
+
+// checkLogger refuses what can't be the name of a logger.
+func checkLogger(name string) error {
+	if name == "" || len(name) > 100 || strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".") || strings.ContainsAny(name, " \t\r\n") {
+		return fmt.Errorf("%q is no name of a logger; write it as log lines do under \"logger\", for example \"discovery\"", name)
+	}
+	return nil
 }
 
 func parseLevel(s string) (zapcore.Level, error) {
@@ -54,18 +87,20 @@ func parseLevel(s string) (zapcore.Level, error) {
 	}
 }
 
-// New returns a logger that writes to out with the given fields in every entry, and its level, which may be changed at
+// New returns a logger that writes to out with the given fields in every entry, and its levels, which may be changed at
 // any time. Entries of concurrent callers never mix. Entries carry the keys time (RFC 3339 with milliseconds, UTC), level,
 // logger, msg and, if configured, caller; durations are text ("1.5s"); no entry has a stack trace unless its fields
 // do. The caller syncs the logger before the process ends.
-func New(cfg Config, out zapcore.WriteSyncer, fields ...zap.Field) (*zap.Logger, zap.AtomicLevel, error) {
+func New(cfg Config, out zapcore.WriteSyncer, fields ...zap.Field) (*zap.Logger, *Levels, error) {
 	if err := cfg.Validate(); err != nil {
-		return nil, zap.AtomicLevel{}, fmt.Errorf("build the logger: %w", err)
+		return nil, nil, fmt.Errorf("build the logger: %w", err)
 	}
-	parsed, _ := parseLevel(cfg.Level) // validated above
-	level := zap.NewAtomicLevelAt(parsed)
-	core := zapcore.NewCore(encoder(cfg, out), zapcore.Lock(out), level)
-	return zap.New(core, zap.WithCaller(cfg.Caller), zap.Fields(fields...)), level, nil
+	levels, err := NewLevels(cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("build the logger: %w", err)
+	}
+	core := levels.Core(zapcore.NewCore(encoder(cfg, out), zapcore.Lock(out), zapcore.DebugLevel))
+	return zap.New(core, zap.WithCaller(cfg.Caller), zap.Fields(fields...)), levels, nil
 }
 
 func encoder(cfg Config, out zapcore.WriteSyncer) zapcore.Encoder {

@@ -211,6 +211,15 @@ func TestGRPCFollowsTheLevel(t *testing.T) {
 	}
 }
 
+func levels(t *testing.T, cfg logging.Config) *logging.Levels {
+	t.Helper()
+	l, err := logging.NewLevels(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func request(h http.Handler, method, body string) (int, string) {
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, httptest.NewRequest(method, "/log/level", strings.NewReader(body)))
@@ -228,14 +237,14 @@ func TestLevelChangesAndComesBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.DebugLevel)
-		level := zap.NewAtomicLevel()
+		level := levels(t, logging.DefaultConfig())
 		h := logging.NewLevelHandler(level, zap.New(core))
 		defer h.Close()
 		wantAnswer(t, h, http.MethodGet, "", 200, `{"level":"info","configured":"info"}`)
 		until := time.Now().Add(10 * time.Minute).UTC().Truncate(time.Second).Format(time.RFC3339)
 		wantAnswer(t, h, http.MethodPut, `{"level":"debug","for":"10m"}`, 200, `{"level":"debug","configured":"info","until":"`+until+`"}`)
 		advance(t, 10*time.Minute-time.Second)
-		if level.Level() != zapcore.DebugLevel {
+		if level.Of("") != zapcore.DebugLevel {
 			t.Error("the level is back too early")
 		}
 		advance(t, 2*time.Second)
@@ -262,14 +271,14 @@ func advance(t *testing.T, d time.Duration) {
 func TestALaterChangeReplacesTheEarlierOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		level := zap.NewAtomicLevel()
+		level := levels(t, logging.DefaultConfig())
 		h := logging.NewLevelHandler(level, zap.NewNop())
 		defer h.Close()
 		request(h, http.MethodPut, `{"level":"debug","for":"1m"}`)
 		wantAnswer(t, h, http.MethodPut, `{"level":"error"}`, 200, `{"level":"error","configured":"info"}`)
 		advance(t, time.Hour)
-		if level.Level() != zapcore.ErrorLevel {
-			t.Errorf("level = %s, want the one that was set for good", level)
+		if level.Of("") != zapcore.ErrorLevel {
+			t.Errorf("level = %s, want the one that was set for good", level.Of(""))
 		}
 		wantAnswer(t, h, http.MethodPut, `{"level":"info","for":"1m"}`, 200, `{"level":"info","configured":"info"}`)
 	})
@@ -278,22 +287,22 @@ func TestALaterChangeReplacesTheEarlierOne(t *testing.T) {
 func TestConfigureWaitsForTheEndOfARequestedLevel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		level := zap.NewAtomicLevel()
+		level := levels(t, logging.DefaultConfig())
 		h := logging.NewLevelHandler(level, zap.NewNop())
 		defer h.Close()
-		if err := h.Configure(logging.Config{Level: "warn"}); err != nil || level.Level() != zapcore.WarnLevel {
-			t.Errorf("level = %s (%v), want the configured one at once", level, err)
+		if err := h.Configure(logging.Config{Level: "warn"}); err != nil || level.Of("") != zapcore.WarnLevel {
+			t.Errorf("level = %s (%v), want the configured one at once", level.Of(""), err)
 		}
 		request(h, http.MethodPut, `{"level":"debug","for":"1m"}`)
-		if err := h.Configure(logging.Config{Level: "error"}); err != nil || level.Level() != zapcore.DebugLevel {
-			t.Errorf("level = %s (%v), want the requested one to stay", level, err)
+		if err := h.Configure(logging.Config{Level: "error"}); err != nil || level.Of("") != zapcore.DebugLevel {
+			t.Errorf("level = %s (%v), want the requested one to stay", level.Of(""), err)
 		}
 		advance(t, 2*time.Minute)
-		if level.Level() != zapcore.ErrorLevel {
-			t.Errorf("level = %s, want the newly configured one", level)
+		if level.Of("") != zapcore.ErrorLevel {
+			t.Errorf("level = %s, want the newly configured one", level.Of(""))
 		}
 		err := h.Configure(logging.Config{Level: "x"})
-		if err == nil || err.Error() != `configure the log level: "x" is no level; write debug, info, warn or error` {
+		if err == nil || err.Error() != `configure the log: level: "x" is no level; write debug, info, warn or error` {
 			t.Errorf("error = %v", err)
 		}
 	})
@@ -302,22 +311,22 @@ func TestConfigureWaitsForTheEndOfARequestedLevel(t *testing.T) {
 func TestCloseGivesUpTheChangeBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		level := zap.NewAtomicLevel()
+		level := levels(t, logging.DefaultConfig())
 		h := logging.NewLevelHandler(level, zap.NewNop())
 		request(h, http.MethodPut, `{"level":"debug","for":"1m"}`)
 		h.Close()
 		h.Close()
 		wantAnswer(t, h, http.MethodPut, `{"level":"debug","for":"1m"}`, 200, `{"level":"debug","configured":"info"}`)
 		advance(t, time.Hour)
-		if level.Level() != zapcore.DebugLevel {
-			t.Errorf("level = %s, want it untouched after Close", level)
+		if level.Of("") != zapcore.DebugLevel {
+			t.Errorf("level = %s, want it untouched after Close", level.Of(""))
 		}
 	})
 }
 
 func TestLevelHandlerRefusesWhatItDoesNotUnderstand(t *testing.T) {
 	t.Parallel()
-	h := logging.NewLevelHandler(zap.NewAtomicLevel(), zap.NewNop())
+	h := logging.NewLevelHandler(levels(t, logging.DefaultConfig()), zap.NewNop())
 	defer h.Close()
 	const example = `; send for example {"level":"debug","for":"10m"}`
 	for body, want := range map[string]string{

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/stack"
@@ -326,7 +325,7 @@ func TestEtcdClientIsThereOnlyWhenDiscoveryIsNotReplaced(t *testing.T) {
 func TestLogIsOptional(t *testing.T) {
 	t.Parallel()
 	p, _, _ := params(t)
-	p.Log, p.Level = nil, zap.AtomicLevel{}
+	p.Log = nil
 	s := build(t, p)
 	up(t, s)
 	if err := s.Close(t.Context()); err != nil {

@@ -37,7 +37,7 @@ func params(t *testing.T) (stack.Params, *discoverytest.Registry, *observer.Obse
 	cfg.Server.Listen, cfg.Admin.Listen, cfg.HTTP.Listen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Server.Drain.MinWindow = 0
 	return stack.Params{
-		Service: service, Config: cfg, Serves: true, Log: zap.New(core), Level: zap.NewAtomicLevel(),
+		Service: service, Config: cfg, Serves: true, Log: zap.New(core),
 		Process: stack.Process{Dev: true},
 		Replace: stack.Replace{Source: reg, Registrar: reg},
 	}, reg, logs

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"log/slog"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,14 +23,19 @@ type (
 	ServerOption = server.Option
 	// Source is where instances are read.
 	Source = discovery.Source
+	// Levels are those of the service's loggers.
+	Levels = logging.Levels
 )
 
-// NewLog returns the service's logger, and the level that it can be set to at run time. dev prints for a person.
-func NewLog(cfg Config, service string, dev bool, out zapcore.WriteSyncer) (*zap.Logger, zap.AtomicLevel, error) {
+// NewLog returns the service's logger, and its levels, which can be changed at run time. dev prints for a person.
+func NewLog(cfg Config, service string, dev bool, out zapcore.WriteSyncer) (*zap.Logger, *Levels, error) {
 	l := cfg.Log
 	l.Development = dev
 	return logging.New(l, out, zap.String("service", service))
 }
+
+// Slog is log for code that logs with the standard library; see [logging.Slog].
+func Slog(log *zap.Logger) *slog.Logger { return logging.Slog(log) }
 
 // grpcLogWindow is the time in which one text of gRPC's own log is written once: it repeats each failed attempt to
 // connect.

@@ -58,9 +58,10 @@ type Params struct {
 	Serves bool
 	// ServerOptions adjust the gRPC server beyond its configuration.
 	ServerOptions []server.Option
-	// Log takes everything that is to be told, nil for silence; Level changes what it shows at run time.
-	Log   *zap.Logger
-	Level zap.AtomicLevel
+	// Log takes everything that is to be told, nil for silence; Levels change what it shows at run time, nil for levels that
+	// nobody follows. [NewLog] makes both.
+	Log    *zap.Logger
+	Levels *logging.Levels
 	// Process is what the environment says.
 	Process Process
 	// Replace puts other parts in the place of the real ones, for tests.
@@ -147,8 +148,8 @@ func New(p Params) (*Stack, error) {
 	if p.Log == nil {
 		p.Log = zap.NewNop()
 	}
-	if p.Level == (zap.AtomicLevel{}) {
-		p.Level = zap.NewAtomicLevel()
+	if p.Levels == nil {
+		p.Levels, _ = logging.NewLevels(logging.DefaultConfig()) // which are valid
 	}
 	s := &Stack{
 		p: p, log: p.Log, incarnation: discovery.NewIncarnation(), built: time.Now(),
@@ -279,7 +280,7 @@ func (s *Stack) buildAdmin() error {
 	if !s.p.Config.Admin.Enabled {
 		return nil
 	}
-	s.levels = logging.NewLevelHandler(s.p.Level, s.log.Named("log"))
+	s.levels = logging.NewLevelHandler(s.p.Levels, s.log.Named("log"))
 	h := admin.Handlers{
 		Ready: http.HandlerFunc(s.serveReadyz), Metrics: s.telemetry.MetricsHandler(), LogLevel: s.levels,
 		Discovery: http.HandlerFunc(s.serveDiscovery),

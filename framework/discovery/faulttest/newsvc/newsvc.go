@@ -95,14 +95,14 @@ func configFor(e faulttest.Etcd) stack.Config {
 
 // build assembles a stack that logs to standard error.
 func build(service string, watch func(zapcore.Entry) error, c stack.Config, serves bool, callees ...string) (*stack.Stack, error) {
-	log, level, err := stack.NewLog(c, service, false, zapcore.Lock(os.Stderr))
+	log, levels, err := stack.NewLog(c, service, false, zapcore.Lock(os.Stderr))
 	if err != nil {
 		return nil, err
 	}
 	log = log.WithOptions(zap.Hooks(watch))
 	stack.TakeGRPCLog(log.Named("grpc"))
 	s, err := stack.New(stack.Params{
-		Service: service, Version: "faulttest", Config: c, Serves: serves, Callees: callees, Log: log, Level: level,
+		Service: service, Version: "faulttest", Config: c, Serves: serves, Callees: callees, Log: log, Levels: levels,
 		Process: stack.Process{Dev: true}, // else a loopback address is refused
 		Failed:  func(err error) { log.Error("the stack failed", zap.Error(err)) },
 	})
