@@ -254,7 +254,9 @@ func TestOnlyTheKeysOfWhoComesOrGoesMove(t *testing.T) {
 
 func TestARepeatOfACallWithAKeyGoesToAnotherInstance(t *testing.T) {
 	t.Parallel()
-	unavailable := func(*server, string, string, grpc.ServerStream) error { return status.Error(codes.Unavailable, "broken") }
+	unavailable := func(*server, string, string, grpc.ServerStream) error {
+		return status.Error(codes.Unavailable, "broken")
+	}
 	for name, c := range map[string]struct {
 		h      handler
 		method string

@@ -24,7 +24,7 @@ func TestValidateNamesTheKeyAndTheRemedy(t *testing.T) {
 	for want, change := range map[string]func(*client.Policy){
 		`timeout: "-1s" is negative; write`:                                                                    func(p *client.Policy) { p.Timeout = -time.Second },
 		`open_timeout: "-1s" is negative; write`:                                                               func(p *client.Policy) { p.OpenTimeout = -time.Second },
-		`balancer: "best" is not known; write one of ["round_robin"`:                                                   func(p *client.Policy) { p.Balancer = "best" },
+		`balancer: "best" is not known; write one of ["round_robin"`:                                           func(p *client.Policy) { p.Balancer = "best" },
 		`retry.max_attempts: 6 is out of range; write 1`:                                                       func(p *client.Policy) { p.Retry.MaxAttempts = 6 },
 		`retry.initial_backoff: "0s" is too short; write`:                                                      func(p *client.Policy) { p.Retry.InitialBackoff = 0 },
 		`retry.max_backoff: "1ms" is shorter than`:                                                             func(p *client.Policy) { p.Retry.MaxBackoff = time.Millisecond },

@@ -206,6 +206,21 @@ func TestARepeatPassesOverWhoHadTheCall(t *testing.T) {
 	}
 }
 
+func TestLeastRequestLeavesABusyInstanceAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(balancer.Config{Rule: balancer.LeastRequest}, nil)
+	defer w.policy.Close()
+	w.set(addrs(3)...)
+	busy, done, _ := w.pick(t.Context())
+	if by := w.picks(t.Context(), 100); by[busy] != 0 {
+		t.Errorf("an instance with a call in flight got %d of 100 while two were idle", by[busy])
+	}
+	done(grpcbalancer.DoneInfo{})
+	if by := w.picks(t.Context(), 100); by[busy] == 0 {
+		t.Error("an instance whose call has ended gets none")
+	}
+}
+
 func TestAJoinersShareGrowsOverTheSlowStart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
