@@ -12,7 +12,8 @@
 //
 // Constructors are plain functions: they take what they need as parameters and know nothing of Fx. Besides what the
 // options provide they may ask for *slog.Logger (what is logged with a call's context carries its trace), *zap.Logger,
-// *clientv3.Client, *client.Factory, discovery.Source, prometheus.Registerer, trace.TracerProvider and [Draining]. Plain Fx options work beside those of this package.
+// *clientv3.Client, *client.Factory, discovery.Source, prometheus.Registerer, trace.TracerProvider, [Draining] and func(context.Context) (string, bool), which tells who makes
+// the call of a context. Plain Fx options work beside those of this package.
 package app
 
 import (
@@ -110,6 +111,7 @@ type provisions struct {
 	Metrics  prometheus.Registerer
 	Tracer   trace.TracerProvider
 	Draining Draining
+	Subject  func(context.Context) (string, bool)
 	Dev      Dev
 }
 
@@ -117,7 +119,7 @@ func provided(b *boot, s *stack.Stack) provisions {
 	p := provisions{
 		Clients: s.Clients(), Source: s.Source(),
 		Metrics: s.Telemetry().Registerer(), Tracer: s.Telemetry().TracerProvider(),
-		Draining: func(context.Context) <-chan struct{} { return nil }, Dev: Dev(b.env.Process.Dev),
+		Draining: func(context.Context) <-chan struct{} { return nil }, Dev: Dev(b.env.Process.Dev), Subject: stack.Subject,
 	}
 	if s.Server() != nil {
 		p.Draining = s.Server().DrainSignal()

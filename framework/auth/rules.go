@@ -40,7 +40,7 @@ func newPolicy(cfg Config, methods []string) (policy, error) {
 		rule := &cfg.Rules[i]
 		for _, pattern := range rule.Methods {
 			if !p.add(pattern, rule) {
-				errs = append(errs, fmt.Errorf("rules: number %d: methods: %q is not served here%s", i+1, pattern, p.suggest(pattern)))
+				errs = append(errs, fmt.Errorf("auth.rules: number %d: methods: %q is not served here%s", i+1, pattern, p.suggest(pattern)))
 			}
 		}
 	}

@@ -136,7 +136,7 @@ func TestRulesForMethodsThatAreNotServedAreAMistake(t *testing.T) {
 		}
 		t.Cleanup(a.Close)
 		err = a.Bind(methods())
-		if err == nil || !strings.HasPrefix(err.Error(), "rules: number 1: methods: ") || !strings.Contains(err.Error(), want) {
+		if err == nil || !strings.HasPrefix(err.Error(), "auth.rules: number 1: methods: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want it to say %q", err, want)
 		}
 	}

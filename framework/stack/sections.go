@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/newsvc/newsvc/framework/admin"
+	"github.com/newsvc/newsvc/framework/auth"
 	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/etcdclient"
@@ -25,6 +26,7 @@ type Config struct {
 	Registration RegistrationConfig
 	Server       server.Config
 	HTTP         httpserver.Config
+	Auth         auth.Config
 	// ClientDefaults is clients.defaults, Clients one policy for each callee.
 	ClientDefaults client.Policy
 	Clients        map[string]client.Policy
@@ -35,7 +37,7 @@ func DefaultConfig() Config {
 	return Config{
 		App: DefaultAppConfig(), Log: logging.DefaultConfig(), Telemetry: telemetry.DefaultConfig(),
 		Admin: admin.DefaultConfig(), Etcd: etcdclient.DefaultConfig(), Discovery: DefaultDiscoveryConfig(),
-		Registration: DefaultRegistrationConfig(), Server: server.DefaultConfig(), HTTP: httpserver.DefaultConfig(":8080"),
+		Registration: DefaultRegistrationConfig(), Server: server.DefaultConfig(), HTTP: httpserver.DefaultConfig(":8080"), Auth: auth.DefaultConfig(),
 		ClientDefaults: client.DefaultPolicy(), Clients: map[string]client.Policy{},
 	}
 }
@@ -55,6 +57,7 @@ func Sections(callees []string) []config.Section {
 		{Path: "registration", Defaults: d.Registration},
 		{Path: "server", Defaults: d.Server},
 		{Path: "http", Defaults: d.HTTP},
+		{Path: "auth", Defaults: d.Auth},
 		{Path: clientDefaults, Defaults: d.ClientDefaults},
 	}
 	for _, callee := range callees {
@@ -76,6 +79,7 @@ func ReadConfig(c *config.Config, callees []string) (Config, error) {
 	read(c, "registration", &out.Registration, &err)
 	read(c, "server", &out.Server, &err)
 	read(c, "http", &out.HTTP, &err)
+	read(c, "auth", &out.Auth, &err)
 	read(c, clientDefaults, &out.ClientDefaults, &err)
 	out.Clients = make(map[string]client.Policy, len(callees))
 	for _, callee := range callees {

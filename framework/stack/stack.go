@@ -26,6 +26,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/newsvc/newsvc/framework/admin"
+	"github.com/newsvc/newsvc/framework/auth"
 	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/discovery"
@@ -112,6 +113,7 @@ type Stack struct {
 	readiness *readiness.Gate
 	serving   *readiness.Condition
 	server    *server.Server     // nil without Serves
+	auth      *auth.Auth         // nil when switched off
 	admin     *httpserver.Server // nil when switched off
 	levels    *logging.LevelHandler
 	handler   http.Handler
@@ -157,7 +159,7 @@ func New(p Params) (*Stack, error) {
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.serving = s.readiness.Condition(startCondition)
-	for _, step := range []func() error{s.buildTelemetry, s.buildDiscovery, s.buildClients, s.buildServer, s.buildAdmin, s.buildMetrics} {
+	for _, step := range []func() error{s.buildTelemetry, s.buildDiscovery, s.buildClients, s.buildAuth, s.buildServer, s.buildAdmin, s.buildMetrics} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.Close(context.Background())) // nothing runs yet, so nothing is waited for
 		}
@@ -264,10 +266,11 @@ func (s *Stack) buildServer() error {
 	if s.p.Process.Dev {
 		opts = append(opts, server.After(server.SlotTelemetry, s.sayInstance()))
 	}
+	fill := map[string]server.Interceptor{server.SlotTelemetry: {Name: "telemetry", Unary: unary, Stream: stream}}
+	opts = s.fillAuth(fill, opts)
 	srv, err := server.New(server.Params{
 		Service: s.p.Service, Config: cfg, Log: s.log.Named("server"), Readiness: s.readiness,
-		Fill:    map[string]server.Interceptor{server.SlotTelemetry: {Name: "telemetry", Unary: unary, Stream: stream}},
-		Options: opts, LogContext: logging.Ctx,
+		Fill: fill, Options: opts, LogContext: s.logContext(),
 	})
 	if err != nil {
 		return fmt.Errorf("server: %w", err)

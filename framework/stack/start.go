@@ -131,6 +131,9 @@ func (s *Stack) start(ctx context.Context) error {
 
 func (s *Stack) serve(ctx context.Context) error {
 	if s.server != nil {
+		if err := s.bindAuth(); err != nil {
+			return err
+		}
 		if err := s.server.Listen(ctx); err != nil {
 			return fmt.Errorf("server: %w", err)
 		}

@@ -147,6 +147,9 @@ func (s *Stack) close(ctx context.Context) error {
 	if s.admin != nil {
 		parts.Do("admin", func(ctx context.Context) error { s.levels.Close(); return s.admin.Close(ctx) })
 	}
+	if s.auth != nil {
+		parts.Do("auth", func(context.Context) error { s.auth.Close(); return nil })
+	}
 	parts.Do("readiness", func(context.Context) error { s.readiness.Close(); return nil })
 	if s.etcd != nil {
 		parts.Do("etcd", func(context.Context) error { return s.etcd.Close() })
