@@ -95,7 +95,7 @@ func newsvcConfig(endpoint string) stack.Config {
 func startNewsvc(ctx context.Context, name string, c stack.Config, impl echov1.EchoServiceServer, callees ...string) (*newsvcProcess, error) {
 	s, err := stack.New(stack.Params{
 		Service: name, Version: "bench", Config: c, Serves: impl != nil, Callees: callees,
-		Log: zap.NewNop(), Level: zap.NewAtomicLevel(),
+		Log: zap.NewNop(),
 	})
 	if err != nil {
 		return nil, err
