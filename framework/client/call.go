@@ -123,7 +123,7 @@ func (r *repeats) again(ctx context.Context, err error) bool {
 	if r.wait == nil {
 		r.wait = backoff.New(repeatBase, repeatLimit)
 	}
-	pause := r.wait.Next()
+	pause := max(r.wait.Next(), notprocessed.Wait(err))
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
 		return false
 	}
