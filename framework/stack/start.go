@@ -66,17 +66,10 @@ func (s *Stack) connectCallees(ctx context.Context) error {
 		}
 		conn.Connect()
 	}
+	began := time.Now()
 	for _, callee := range s.p.Callees {
-		n := s.p.Config.policy(callee).MinInstances
-		if n == 0 {
-			continue
-		}
-		conn, err := s.clients.Conn(callee)
-		if err != nil {
+		if err := s.waitCallee(ctx, callee, began); err != nil {
 			return err
-		}
-		if err := conn.WaitInstances(ctx, n); err != nil {
-			return fmt.Errorf("clients.%s.min_instances: %w", callee, err)
 		}
 	}
 	return nil
