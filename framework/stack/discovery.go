@@ -278,8 +278,10 @@ func (v *instanceView) connect(connections map[string]client.EndpointState, told
 		note = "not passed to the connection yet"
 	default:
 		v.Connection, v.Error = e.Connectivity, e.Error
-		v.Used = e.Connectivity == connectivity.Ready.String() || e.LastResort
+		v.Used = e.Connectivity == connectivity.Ready.String() && e.Ejected == "" || e.LastResort
 		switch {
+		case e.Ejected != "":
+			note = "takes no calls: " + e.Ejected
 		case e.LastResort:
 			note = "says that it does not serve any more; takes calls because no other does"
 		case e.Connectivity == connectivity.TransientFailure.String():

@@ -25,7 +25,7 @@ type discoveryMetrics struct {
 	registered, leaseLeft, registrations  *prometheus.Desc
 	instances, held, guarding, staleness  *prometheus.Desc
 	watchLag, resyncs, missed, unreadable *prometheus.Desc
-	connections                           *prometheus.Desc
+	connections, ejected, ejections       *prometheus.Desc
 }
 
 func newDiscoveryMetrics(s *Stack) *discoveryMetrics {
@@ -46,6 +46,8 @@ func newDiscoveryMetrics(s *Stack) *discoveryMetrics {
 		missed:        desc("discovery_missed_events_total", "Changes that a list found and the watch should have told before.", "callee"),
 		unreadable:    desc("discovery_unreadable_values", "Keys of a callee whose value can't be read.", "callee"),
 		connections:   desc("client_endpoints", "Instances that a callee's connection uses, by the state of their own connection.", "callee", "connectivity"),
+		ejected:       desc("client_ejected_instances", "Connected instances of a callee that get no calls because they were sick.", "callee"),
+		ejections:     desc("client_ejections_total", "How often an instance of a callee was ejected; anew when the connection is replaced.", "callee"),
 	}
 }
 
@@ -53,7 +55,7 @@ func newDiscoveryMetrics(s *Stack) *discoveryMetrics {
 func (m *discoveryMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.registered, m.leaseLeft, m.registrations, m.instances, m.held, m.guarding, m.staleness, m.watchLag, m.resyncs,
-		m.missed, m.unreadable, m.connections,
+		m.missed, m.unreadable, m.connections, m.ejected, m.ejections,
 	} {
 		out <- d
 	}
@@ -89,9 +91,15 @@ func (m *discoveryMetrics) endpoints(add sample, st client.State) {
 	if st.Policy.Balancer == client.RoundRobin {
 		states[connectivity.Ready.String()] = 0
 	}
+	ejected := 0
 	for _, e := range m.s.endpoints(st.Callee) {
 		states[e.Connectivity]++
+		if e.Ejected != "" {
+			ejected++
+		}
 	}
+	add(m.ejected, prometheus.GaugeValue, float64(ejected), st.Callee)
+	add(m.ejections, prometheus.CounterValue, float64(st.Ejections), st.Callee)
 	for state, n := range states {
 		add(m.connections, prometheus.GaugeValue, float64(n), st.Callee, state)
 	}
