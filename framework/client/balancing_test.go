@@ -355,6 +355,21 @@ func TestCallsStayInTheCallersZone(t *testing.T) {
 	}
 }
 
+func TestEndpointsTellWhatShareOfTheCallsIsWhose(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.params.Zone = "a"
+	own, other := f.start(t, 2, "a", nil), f.start(t, 1, "b", nil)[0]
+	f.put(own[0], "a", 300)
+	_, c := f.connect(t, 3, zoned())
+	want := map[string]float64{own[0].addr: 0.75, own[1].addr: 0.25, other.addr: 0}
+	for _, e := range c.Endpoints() {
+		if e.Share != want[e.Addr] {
+			t.Errorf("%s is said to have %v of the calls, want %v", e.Addr, e.Share, want[e.Addr])
+		}
+	}
+}
+
 func TestACallerOfNoZoneOrOfOneWithoutInstancesCallsAll(t *testing.T) {
 	t.Parallel()
 	for _, zone := range []string{"", "elsewhere"} {

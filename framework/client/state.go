@@ -68,6 +68,9 @@ type EndpointState struct {
 	// LastResort is set for an instance that served, says that it does not any more, and takes calls until it is gone
 	// because no other does.
 	LastResort bool `json:"last_resort,omitempty"`
+	// Share is the part of the calls that it is to have, 0 to 1, by its weight, zone and slow start. One that is READY and
+	// not ejected has none when it is kept in reserve, for callers in its own zone.
+	Share float64 `json:"share"`
 	// Ejected says since when and why an instance that is connected gets no calls, see [EjectionPolicy]; empty for one
 	// that does.
 	Ejected string `json:"ejected,omitempty"`
@@ -85,7 +88,7 @@ func (c *Conn) Endpoints() []EndpointState {
 func (ch *channel) endpoints() []EndpointState {
 	var out []EndpointState
 	for _, e := range ch.hub.observer.Endpoints() {
-		s := EndpointState{Connectivity: e.State.String(), LastResort: e.LastResort}
+		s := EndpointState{Connectivity: e.State.String(), LastResort: e.LastResort, Share: e.Share}
 		if len(e.Endpoint.Addresses) > 0 {
 			s.Addr = e.Endpoint.Addresses[0].Addr
 		}

@@ -68,7 +68,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 
 // Close implements [balancer.Balancer].
 func (p *policy) Close() {
-	p.set.nobody()
+	p.set.pick(nil, false)
 	p.Balancer.Close()
 	p.top.follow(nil)
 }
@@ -137,31 +137,31 @@ func (r *reporter) follow(o *Observer) {
 
 // UpdateState implements [balancer.ClientConn].
 func (r *reporter) UpdateState(s balancer.State) {
-	r.observer.Load().see(r, s.Picker)
-	if ready, last := takers(s); len(ready) > 0 {
-		s = balancer.State{ConnectivityState: connectivity.Ready, Picker: r.set.pick(ready, last)}
-	} else {
-		r.set.nobody()
+	children := endpointsharding.ChildStatesFromPicker(s.Picker)
+	ready, last := takers(s.ConnectivityState, children)
+	p := r.set.pick(ready, last)
+	if p != nil {
+		s = balancer.State{ConnectivityState: connectivity.Ready, Picker: p}
 	}
+	r.observer.Load().see(r, children, p)
 	r.ClientConn.UpdateState(s)
 }
 
 // takers returns the instances that take calls. When none does those that are about to stop do, if there are any: when
 // all instances leave at once, and etcd can't tell who comes in their place, they are all there is.
-func takers(s balancer.State) (ready []member, last bool) {
-	children := endpointsharding.ChildStatesFromPicker(s.Picker)
-	if s.ConnectivityState == connectivity.Ready {
+func takers(state connectivity.State, children []endpointsharding.ChildState) (ready []member, last bool) {
+	if last = state != connectivity.Ready; !last {
 		ready = make([]member, 0, len(children))
 	}
 	for _, c := range children {
 		switch p := c.State.Picker.(type) {
 		case inner:
-			if s.ConnectivityState == connectivity.Ready && c.State.ConnectivityState == connectivity.Ready {
+			if !last && c.State.ConnectivityState == connectivity.Ready {
 				ready = append(ready, member{Instance: p.instance, leaf: p})
 			}
 		case leaving:
-			if s.ConnectivityState != connectivity.Ready {
-				ready, last = append(ready, member{Instance: p.last.instance, leaf: p.last}), true
+			if last {
+				ready = append(ready, member{Instance: p.last.instance, leaf: p.last})
 			}
 		}
 	}

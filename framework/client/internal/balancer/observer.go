@@ -13,11 +13,17 @@ import (
 // Observer can tell how each endpoint of a connection is doing. It costs calls nothing. The zero value has seen nothing;
 // it is safe for concurrent use.
 type Observer struct {
-	picker atomic.Pointer[balancer.Picker]
+	last   atomic.Pointer[sight]
 	notify func()
 
-	mu sync.Mutex // guards of, and who changes picker
+	mu sync.Mutex // guards of, and who changes last
 	of *reporter  // whose states are seen
+}
+
+// sight is one state that was seen.
+type sight struct {
+	children []endpointsharding.ChildState
+	picker   *picker // nil when nobody takes calls
 }
 
 // Notify has f called after each change. It must be called before the observer is used; f must not wait for the
@@ -36,6 +42,8 @@ type EndpointState struct {
 	LastResort bool
 	// Out is why the filter keeps calls from a READY endpoint; nil when it does not.
 	Out error
+	// Share is the part of the calls that it is to have, 0 to 1.
+	Share float64
 }
 
 type observerKey struct{}
@@ -59,9 +67,9 @@ func (o *Observer) follow(r *reporter) {
 	}
 }
 
-func (o *Observer) see(r *reporter, p balancer.Picker) {
+func (o *Observer) see(r *reporter, children []endpointsharding.ChildState, p *picker) {
 	if o != nil {
-		o.store(r, r, &p)
+		o.store(r, r, &sight{children, p})
 	}
 }
 
@@ -73,14 +81,14 @@ func (o *Observer) leave(r *reporter) {
 }
 
 // store notes what is seen of r, and who is seen next, unless somebody else is seen by now.
-func (o *Observer) store(r, next *reporter, p *balancer.Picker) {
+func (o *Observer) store(r, next *reporter, s *sight) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.of != r {
 		return
 	}
 	o.of = next
-	o.picker.Store(p)
+	o.last.Store(s)
 	if o.notify != nil {
 		o.notify()
 	}
@@ -88,22 +96,26 @@ func (o *Observer) store(r, next *reporter, p *balancer.Picker) {
 
 // Endpoints returns the endpoints as of the last change; none before the first.
 func (o *Observer) Endpoints() []EndpointState {
-	p := o.picker.Load()
-	if p == nil {
+	s := o.last.Load()
+	if s == nil {
 		return nil
 	}
-	children := endpointsharding.ChildStatesFromPicker(*p)
 	ready, _ := o.Ready()
-	out := make([]EndpointState, len(children))
-	for i, c := range children {
+	shares := s.picker.shares()
+	out := make([]EndpointState, len(s.children))
+	for i, c := range s.children {
 		out[i] = EndpointState{Endpoint: c.Endpoint, State: c.State.ConnectivityState}
-		if p, ok := c.State.Picker.(inner); ok && p.instance != nil && p.instance.record != nil {
-			out[i].Out = p.instance.record.Out()
+		if p, ok := c.State.Picker.(inner); ok && p.instance != nil {
+			out[i].Share = shares[p.instance]
+			if p.instance.record != nil {
+				out[i].Out = p.instance.record.Out()
+			}
 		}
 		if c.State.ConnectivityState == connectivity.TransientFailure {
 			_, out[i].Err = c.State.Picker.Pick(balancer.PickInfo{}) // such a picker does nothing but return its error
-			_, last := c.State.Picker.(leaving)
-			out[i].LastResort = last && ready == 0
+			if l, ok := c.State.Picker.(leaving); ok && ready == 0 {
+				out[i].LastResort, out[i].Share = true, shares[l.last.instance]
+			}
 		}
 	}
 	return out
@@ -111,11 +123,11 @@ func (o *Observer) Endpoints() []EndpointState {
 
 // Ready counts the endpoints that take calls; false when nothing was seen.
 func (o *Observer) Ready() (n int, seen bool) {
-	p := o.picker.Load()
-	if p == nil {
+	s := o.last.Load()
+	if s == nil {
 		return 0, false
 	}
-	for _, c := range endpointsharding.ChildStatesFromPicker(*p) {
+	for _, c := range s.children {
 		if c.State.ConnectivityState == connectivity.Ready {
 			n++
 		}

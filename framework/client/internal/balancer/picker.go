@@ -29,10 +29,7 @@ type table struct {
 
 // Pick implements [balancer.Picker].
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
-	t := p.table.Load()
-	if t == nil || t.until != 0 && p.set.now() > t.until {
-		t = p.set.renew(p)
-	}
+	t := p.present()
 	m, trial := t.trial(p, info.FullMethodName)
 	if m == nil {
 		m = &t.members[t.next(info)]
@@ -42,6 +39,32 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		r.Done = p.set.begin(m.Instance, info.FullMethodName, t.filter != nil, trial)
 	}
 	return r, err
+}
+
+// present is the table as of now.
+func (p *picker) present() *table {
+	t := p.table.Load()
+	if t == nil || t.until != 0 && p.set.now() > t.until {
+		return p.set.renew(p)
+	}
+	return t
+}
+
+// shares tells the part of the calls that each instance is to have, 0 to 1, of those that have any.
+func (p *picker) shares() map[*Instance]float64 {
+	if p == nil {
+		return nil
+	}
+	members := p.present().members
+	sum := 0.0
+	for _, m := range members {
+		sum += m.share
+	}
+	parts := make(map[*Instance]float64, len(members))
+	for _, m := range members {
+		parts[m.Instance] = m.share / sum
+	}
+	return parts
 }
 
 // trial is who the filter wants to have this call; nil mostly.

@@ -63,19 +63,15 @@ func (s *set) begin(i *Instance, method string, watch, trial bool) func(balancer
 	return c.done
 }
 
-// pick makes the picker for those that take calls.
+// pick makes the picker for those that take calls; nil for nobody.
 func (s *set) pick(ready []member, last bool) *picker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.picker = &picker{set: s, ready: ready, last: last}
-	return s.picker
-}
-
-// nobody notes that no instance takes calls.
-func (s *set) nobody() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.picker = nil
+	if len(ready) > 0 {
+		s.picker = &picker{set: s, ready: ready, last: last}
+	}
+	return s.picker
 }
 
 // changed has the next pick make its table anew.
