@@ -112,7 +112,9 @@ func nestStream(list []grpc.StreamServerInterceptor) grpc.StreamServerIntercepto
 
 func (s *segment) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	if s.log != nil {
-		defer s.log.unary(ctx, info.FullMethod, time.Now(), &err)
+		if rules := s.log.rules.Load(); rules != nil {
+			defer s.log.unary(ctx, rules, info.FullMethod, time.Now(), req, &resp, &err)
+		}
 	}
 	if s.recovery != nil {
 		defer s.recovery.recover(ctx, info.FullMethod, &err)
@@ -172,7 +174,11 @@ func (s *segment) admitted(ctx context.Context, req any, info *grpc.UnaryServerI
 
 func (s *segment) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	if s.log != nil {
-		defer s.log.stream(ss.Context(), info.FullMethod, time.Now(), &err)
+		if rules := s.log.rules.Load(); rules != nil {
+			counted := &countedStream{ServerStream: ss, bytes: rules.All}
+			ss = counted
+			defer s.log.stream(counted, rules, info.FullMethod, time.Now(), &err)
+		}
 	}
 	if s.drain {
 		defer drainStatus(ss.Context(), &err)

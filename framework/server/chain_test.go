@@ -41,7 +41,7 @@ func marker(r *recorder, name string) server.Interceptor {
 func TestDefaultChain(t *testing.T) {
 	t.Parallel()
 	s := build(t, params())
-	want := []string{server.SlotRecovery, server.SlotAuthority, server.SlotDeadline, server.SlotShedding, server.SlotValidation}
+	want := []string{server.SlotAccessLog, server.SlotRecovery, server.SlotAuthority, server.SlotDeadline, server.SlotShedding, server.SlotValidation}
 	if got := s.Chain(); !slices.Equal(got, want) {
 		t.Errorf("Chain = %q, want %q", got, want)
 	}
@@ -51,7 +51,6 @@ func TestChainRunsInTheOrderItReports(t *testing.T) {
 	t.Parallel()
 	var r recorder
 	p := params()
-	p.Config.AccessLog.Errors = true
 	p.Fill = map[string]server.Interceptor{}
 	for _, slot := range []string{
 		server.SlotTelemetry, server.SlotAccessLog, server.SlotRecovery, server.SlotAuthority, server.SlotDeadline, server.SlotShedding,
@@ -111,7 +110,7 @@ func TestSlotsAreSwitchedOffByName(t *testing.T) {
 	p.Config.Chain = map[string]bool{server.SlotAuthority: false, server.SlotTelemetry: false, server.SlotValidation: true}
 	p.Fill = map[string]server.Interceptor{server.SlotTelemetry: marker(&r, "telemetry")}
 	s := start(t, p, &echo{})
-	want := []string{server.SlotRecovery, server.SlotDeadline, server.SlotShedding, server.SlotValidation}
+	want := []string{server.SlotAccessLog, server.SlotRecovery, server.SlotDeadline, server.SlotShedding, server.SlotValidation}
 	if got := s.Chain(); !slices.Equal(got, want) {
 		t.Errorf("Chain = %q, want %q", got, want)
 	}

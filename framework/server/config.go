@@ -27,7 +27,7 @@ type Config struct {
 	Reflection bool `config:"reflection"`
 	// Chain switches slots of the interceptor chain off by name (authority: false). A slot that is not named is on.
 	Chain map[string]bool `config:"chain"`
-	// AccessLog says which calls are worth a line. Default: none.
+	// AccessLog says which calls are worth a line. Default: those that failed by a fault of the server.
 	AccessLog AccessLog `config:"access_log"`
 	// Limits bound what one peer may ask of this server.
 	Limits Limits `config:"limits"`
@@ -39,15 +39,6 @@ type Config struct {
 	RateLimits map[string]RateLimit `config:"rate_limits"`
 	// Drain divides the time of a graceful stop.
 	Drain Drain `config:"drain"`
-}
-
-// AccessLog configures [SlotAccessLog]. With both fields zero the slot is left out.
-type AccessLog struct {
-	// Errors logs calls that failed by a fault of the server: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
-	// UNAVAILABLE, DATA_LOSS. Default false.
-	Errors bool `config:"errors"`
-	// Slow logs unary calls that took at least this long. Default 0, none.
-	Slow time.Duration `config:"slow"`
 }
 
 // Limits bound what one peer may ask of a server.
@@ -106,7 +97,8 @@ type Drain struct {
 // DefaultConfig returns the defaults named at each field.
 func DefaultConfig() Config {
 	return Config{
-		Listen: ":9000",
+		Listen:    ":9000",
+		AccessLog: DefaultAccessLog(),
 		Limits: Limits{
 			MaxTimeout:            60 * time.Second,
 			MaxRecvBytes:          4 << 20,
@@ -143,8 +135,8 @@ func (c Config) Validate() error {
 			return fmt.Errorf("chain: unknown slot %q; the slots are %s", name, strings.Join(slots(), ", "))
 		}
 	}
-	if c.AccessLog.Slow < 0 {
-		return fmt.Errorf("access_log.slow: %s is negative; use 0 to log no slow calls", c.AccessLog.Slow)
+	if err := c.AccessLog.validate(); err != nil {
+		return fmt.Errorf("access_log.%w", err)
 	}
 	if err := c.Limits.validate(); err != nil {
 		return fmt.Errorf("limits.%w", err)

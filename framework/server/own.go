@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
@@ -83,45 +82,4 @@ func isServiceName(s string) bool {
 		}
 	}
 	return true
-}
-
-// accessLog logs calls that an operator wants to see one by one.
-type accessLog struct {
-	log    logs
-	errors bool
-	slow   time.Duration
-}
-
-// unary must be deferred directly, with the moment the call came.
-func (a *accessLog) unary(ctx context.Context, method string, start time.Time, err *error) {
-	took := time.Since(start)
-	if a.slow > 0 && took >= a.slow && !(a.errors && serverFault(*err)) {
-		a.log.Warn("slow call", a.fields(ctx, method, took, *err)...)
-		return
-	}
-	a.stream(ctx, method, start, err)
-}
-
-// stream is unary without the notion of slowness: streams live as long as they live.
-func (a *accessLog) stream(ctx context.Context, method string, start time.Time, err *error) {
-	if a.errors && serverFault(*err) {
-		a.log.Error("call failed", append(a.fields(ctx, method, time.Since(start), *err), zap.Error(*err))...)
-	}
-}
-
-func (a *accessLog) fields(ctx context.Context, method string, took time.Duration, err error) []zap.Field {
-	return a.log.with(ctx, zap.String("method", method), zap.Stringer("code", status.Code(err)), zap.Duration("took", took))
-}
-
-// serverFault reports whether an error is the server's rather than the caller's.
-func serverFault(err error) bool {
-	if err == nil {
-		return false
-	}
-	switch status.Convert(err).Code() {
-	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
-		return true
-	default:
-		return false
-	}
 }

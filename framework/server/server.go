@@ -68,6 +68,7 @@ type Server struct {
 	stopErr   error
 	stopped   chan struct{} // closed when Stop is through
 
+	access  *accessLog
 	streams *streams
 	health  *health.Server
 
@@ -124,6 +125,7 @@ func New(p Params) (*Server, error) {
 		// With a gate, the gate alone decides until somebody calls SetServing.
 		allowed: p.Readiness != nil, ready: p.Readiness == nil,
 	}
+	s.access = newAccessLog(p.Config.AccessLog, s.log, s.drain)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	return s, nil
 }
@@ -245,7 +247,7 @@ func (s *Server) Start() error {
 
 func (s *Server) buildLocked() error {
 	own := segment{
-		log:        &accessLog{log: s.log, errors: s.params.Config.AccessLog.Errors, slow: s.params.Config.AccessLog.Slow},
+		log:        s.access,
 		recovery:   &recovery{log: s.log},
 		authority:  newAuthority(s.params.Service, s.params.Config.AcceptNames),
 		deadline:   newDeadline(s.params.Config.Limits),

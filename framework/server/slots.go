@@ -147,7 +147,7 @@ func fill(p Params, slot string) (stage, bool) {
 	case SlotRateLimit:
 		return own, len(p.Config.RateLimits) > 0
 	case SlotAccessLog:
-		return own, p.Config.AccessLog != AccessLog{}
+		return own, true
 	default: // filled from outside only
 		return stage{}, false
 	}
