@@ -23,6 +23,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.uber.org/zap"
 
 	"github.com/newsvc/newsvc/framework/admin"
@@ -90,6 +91,8 @@ type Replace struct {
 	Listener net.Listener
 	// Dial opens connections to callees.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Spans takes each sampled span besides the collector, if there is one.
+	Spans sdktrace.SpanProcessor
 }
 
 // Stack is one assembled service. Its methods are safe for concurrent use. Connect, Start, Drain and Close are steps
@@ -168,9 +171,13 @@ func New(p Params) (*Stack, error) {
 }
 
 func (s *Stack) buildTelemetry() error {
+	var opts []telemetry.Option
+	if spans := s.p.Replace.Spans; spans != nil {
+		opts = append(opts, telemetry.WithSpanProcessor(spans))
+	}
 	t, err := telemetry.New(context.Background(), s.p.Config.Telemetry, telemetry.Params{
 		Service: s.p.Service, Version: s.p.Version, Incarnation: s.incarnation, Log: s.log.Named("telemetry"),
-	})
+	}, opts...)
 	if err != nil {
 		return fmt.Errorf("telemetry: %w", err)
 	}

@@ -99,3 +99,46 @@ func TestWatchesAreCounted(t *testing.T) {
 		t.Errorf("%d watches after the end, want 0", n)
 	}
 }
+
+func TestAnOrphanStaysUntilItIsDropped(t *testing.T) {
+	t.Parallel()
+	r := discoverytest.NewRegistry()
+	reg, err := r.Register(t.Context(), *discoverytest.Instance("user", "10.0.0.1:9000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Orphan("user", "10.0.0.1:9000") || r.Orphan("user", "10.0.0.2:9000") {
+		t.Error("Orphan did not report whether there was an instance")
+	}
+	if err := reg.Update(t.Context(), func(i *discovery.Instance) { i.Weight = 7 }); !errors.Is(err, discovery.ErrClosed) {
+		t.Errorf("Update = %v, want ErrClosed", err)
+	}
+	if err := reg.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if all := r.Instances("user"); len(all) != 1 || all[0].Weight == 7 {
+		t.Errorf("instances = %v, want the one as it was", all)
+	}
+	if !r.Drop("user", "10.0.0.1:9000") {
+		t.Error("the orphan was not there to be dropped")
+	}
+}
+
+func TestWhatWasDroppedMayReturn(t *testing.T) {
+	t.Parallel()
+	r := discoverytest.NewRegistry()
+	reg, err := r.Register(t.Context(), *discoverytest.Instance("user", "10.0.0.1:9000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Return("user", "10.0.0.1:9000") {
+		t.Error("an instance returned that was there")
+	}
+	r.Drop("user", "10.0.0.1:9000")
+	if !r.Return("user", "10.0.0.1:9000") || len(r.Instances("user")) != 1 || reg.Status().State != discovery.RegistrationUp {
+		t.Errorf("after Return: %v, registration %s", r.Instances("user"), reg.Status().State)
+	}
+	if err := reg.Close(t.Context()); err != nil || len(r.Instances("user")) != 0 {
+		t.Errorf("after Close: %v, %v", r.Instances("user"), err)
+	}
+}
