@@ -81,6 +81,23 @@ func TestTLSVerifiesTheCalleesName(t *testing.T) {
 	}
 }
 
+// The system does not know the authority of a test; a callee without TLS does not understand the hello.
+func TestTLSThatIsEnabledAloneTrustsTheSystem(t *testing.T) {
+	t.Parallel()
+	pair, _ := certificateFor(t, "user-service")
+	for want, opts := range map[string][]grpc.ServerOption{
+		"certificate signed by unknown authority": {grpc.Creds(credentials.NewServerTLSFromCert(&pair))},
+		"handshake": nil,
+	} {
+		s := startServer(t, "127.0.0.1:0", nil, opts...)
+		p := client.DefaultPolicy()
+		p.TLS.Enabled, p.WaitForReady = true, false
+		_, err := call(t.Context(), mustConn(t, newFactoryOf(t, client.Params{Caller: "caller", Resolver: newRegistry(s.addr), Default: p}), "user-service"), methodPut)
+		wantCode(t, err, codes.Unavailable)
+		contains(t, err, want)
+	}
+}
+
 // Somebody has to hear that a new authority is not used. gRPC goes on connecting to a server that it can't trust, and so
 // looks at the files again.
 func TestRefusedCertificateFilesAreLogged(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,7 +29,11 @@ import (
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
-const callee = "interop-service"
+const (
+	callee = "interop-service"
+	// identity is the SPIFFE ID of its certificate.
+	identity = "spiffe://example.org/interop-service"
+)
 
 // lab is a running service, three instances found by name, and what callers of it are made of.
 type lab struct {
@@ -189,8 +194,12 @@ func selfSigned(t *testing.T, name string) (cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	id, err := url.Parse(identity)
+	if err != nil {
+		t.Fatal(err)
+	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), DNSNames: []string{name}, URIs: []*url.URL{id}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
