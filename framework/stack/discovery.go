@@ -278,10 +278,13 @@ func (v *instanceView) connect(connections map[string]client.EndpointState, told
 		note = "not passed to the connection yet"
 	default:
 		v.Connection, v.Error = e.Connectivity, e.Error
-		v.Used = e.Connectivity == connectivity.Ready.String() && e.Ejected == "" || e.LastResort
+		ready := e.Connectivity == connectivity.Ready.String()
+		v.Used = ready && e.Ejected == "" && e.Share > 0 || e.LastResort
 		switch {
 		case e.Ejected != "":
 			note = "takes no calls: " + e.Ejected
+		case ready && e.Share == 0:
+			note = "in reserve: enough instances take calls in the zone of this caller"
 		case e.LastResort:
 			note = "says that it does not serve any more; takes calls because no other does"
 		case e.Connectivity == connectivity.TransientFailure.String():
