@@ -95,6 +95,7 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 		newCreate(g),
 		dev.Command(),
 		newGenerate(g),
+		newEtcdRoles(g),
 		newVersion(g),
 		exitCodes(),
 	)

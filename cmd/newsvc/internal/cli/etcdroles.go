@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+
+	"github.com/spf13/cobra"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/names"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/discovery/etcd"
+)
+
+// plain is what means nothing to a shell.
+var plain = regexp.MustCompile(`^[A-Za-z0-9/._-]*$`)
+
+// roles is what a service needs in etcd, with its user and role, which have its name.
+type roles struct {
+	Service     string            `json:"service"`
+	Permissions []etcd.Permission `json:"permissions"`
+	Password    bool              `json:"password"`
+}
+
+func newEtcdRoles(g *globals) *cobra.Command {
+	var prefix, config string
+	var leaders, locks []string
+	var password bool
+	cmd := &cobra.Command{
+		Use:   "etcd-roles SERVICE",
+		Short: "the user and role that a service needs in etcd, as etcdctl commands",
+		Long: `Etcd-roles prints the etcdctl commands that make a user and a role with what a service needs in etcd, and nothing
+more: to write its own instances and to read those of all services. It changes nothing by itself.
+
+The user has the service's name and no password: the service proves who it is by a client certificate with that common
+name (etcd.tls), which costs etcd less than passwords do. With --password, etcdctl asks for one; the service gets it as
+etcd.username and etcd.password. Permissions count once authentication is on: etcdctl auth enable, with a user root.`,
+		Example: `  newsvc etcd-roles user-service
+  newsvc etcd-roles user-service --prefix /newsvc/eu --password
+  newsvc etcd-roles report-service --leader nightly-report
+  newsvc etcd-roles user-service | sh`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return nil
+			}
+			return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("one service is to be named, got %q", args), Fix: cmd.CommandPath() + " user-service"}
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := names.Parse(args[0])
+			if err != nil {
+				return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: cmd.CommandPath() + " user-service", Err: err}
+			}
+			for _, text := range append(append([]string{prefix, config}, leaders...), locks...) {
+				if !plain.MatchString(text) {
+					return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("%q is no name or prefix; letters, digits and / . _ - are accepted, as shells read what is printed", text), Fix: cmd.CommandPath() + " --help"}
+				}
+			}
+			access, err := etcd.Access(prefix, n.Service)
+			if err != nil {
+				return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: "--prefix " + discovery.DefaultPrefix, Err: err}
+			}
+			r := roles{Service: n.Service, Permissions: access, Password: password}
+			for _, name := range leaders {
+				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: prefix + "-coordination/leader/" + name + "/", Write: true})
+			}
+			for _, name := range locks {
+				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: prefix + "-coordination/lock/" + name + "/", Write: true})
+			}
+			if config != "" {
+				if err := discovery.CheckPrefix(config); err != nil {
+					return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: "--config /newsvc/config/" + n.Service, Err: err}
+				}
+				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: config + "/"})
+			}
+			if g.output == "json" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(r)
+			}
+			r.print(cmd.OutOrStdout())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&prefix, "prefix", discovery.DefaultPrefix, "discovery.prefix of the service: the `prefix` of all services in etcd")
+	cmd.Flags().StringVar(&config, "config", "", "the service also reads its settings from this `prefix`")
+	cmd.Flags().StringArrayVar(&leaders, "leader", nil, "the service also takes part in the leadership of this `name`; may be repeated")
+	cmd.Flags().StringArrayVar(&locks, "lock", nil, "the service also takes the lock of this `name`; may be repeated")
+	cmd.Flags().BoolVar(&password, "password", false, "the user has a password, which etcdctl asks for")
+	return cmd
+}
+
+// print writes the commands.
+func (r roles) print(w io.Writer) {
+	fmt.Fprintf(w, "etcdctl role add %s\n", r.Service)
+	for _, p := range r.Permissions {
+		fmt.Fprintf(w, "etcdctl role grant-permission %s %s %s --prefix\n", r.Service, p.Kind(), p.Prefix)
+	}
+	without := " --no-password"
+	if r.Password {
+		without = ""
+	}
+	fmt.Fprintf(w, "etcdctl user add %s%s\n", r.Service, without)
+	fmt.Fprintf(w, "etcdctl user grant-role %s %s\n", r.Service, r.Service)
+}
