@@ -25,9 +25,10 @@ type Conn struct {
 	unary    grpc.UnaryInvoker // the interceptors from outside, then invoke
 	streamer grpc.Streamer     // the same for streams
 
-	live   atomic.Pointer[livePolicy]
-	budget budget
-	cur    atomic.Pointer[channel] // nil once closed
+	live    atomic.Pointer[livePolicy]
+	budget  budget
+	breaker breaker
+	cur     atomic.Pointer[channel] // nil once closed
 
 	mu       sync.Mutex // guards what follows; never held while waiting for a call or a connection
 	policy   Policy
@@ -45,15 +46,17 @@ type livePolicy struct {
 	attempts             int
 	limits               budgetLimits
 	grpcRetries          bool
+	breaker              *BreakerPolicy  // nil while it bounds nothing
 	keyed                bool            // calls have keys, and their picks are counted
 	compress             grpc.CallOption // nil for none
+	maxRecv              int             // for error texts
 }
 
 func liveOf(p Policy) *livePolicy {
 	return &livePolicy{
 		timeout: p.Timeout, openTimeout: p.OpenTimeout, attempts: p.NotProcessed.MaxAttempts,
 		limits: limitsOf(p.NotProcessed), grpcRetries: p.Retry.MaxAttempts > 1,
-		keyed: p.Balancer == RingHash, compress: compressWith(p.Compression),
+		breaker: p.Breaker.active(), keyed: p.Balancer == RingHash, compress: compressWith(p.Compression), maxRecv: p.MaxRecvBytes,
 	}
 }
 

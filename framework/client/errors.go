@@ -166,6 +166,8 @@ func (c *Conn) clean(ch *channel, repeated int, err error) error {
 		}
 		return err
 	case codes.Unavailable:
+	case codes.ResourceExhausted:
+		return c.tooLarge(st, err)
 	default:
 		return err
 	}
