@@ -14,7 +14,7 @@ import (
 // chain puts the interceptors from outside around invoke and open. It is built once, so that a call pays for no
 // closures.
 func (c *Conn) chain(interceptors func(callee string) []Interceptor) {
-	c.unary, c.streamer = c.invoke, c.open
+	c.unary, c.streamer = c.invokeWithin, c.openWithin
 	if interceptors == nil {
 		return
 	}

@@ -44,6 +44,8 @@ type Policy struct {
 	HealthCheck bool `config:"health_check" reload:"pushed"`
 	// Ejection takes instances that are sick out of use for a while.
 	Ejection EjectionPolicy `config:"ejection"`
+	// Breaker holds calls back when most fail, or too many run.
+	Breaker BreakerPolicy `config:"breaker"`
 	// Retry is about calls of idempotent methods that failed with UNAVAILABLE.
 	Retry RetryPolicy `config:"retry"`
 	// NotProcessed is about calls of any method that an instance refused before a handler ran.
@@ -123,6 +125,7 @@ func DefaultPolicy() Policy {
 		Zone:         ZonePolicy{MinShare: 0.7, MinInstances: 1},
 		HealthCheck:  true,
 		Ejection:     defaultEjection(),
+		Breaker:      defaultBreaker(),
 		Retry: RetryPolicy{
 			MaxAttempts: 4, InitialBackoff: 50 * time.Millisecond, MaxBackoff: time.Second, Multiplier: 2,
 			BudgetTokens: 100, BudgetRatio: 0.1,
@@ -141,6 +144,7 @@ func (p Policy) Validate() error {
 		notNegative("open_timeout", p.OpenTimeout),
 		p.validateBalancing(),
 		prefixed("ejection", p.Ejection.validate()),
+		prefixed("breaker", p.Breaker.validate()),
 		prefixed("retry", p.Retry.validate()),
 		prefixed("not_processed", p.NotProcessed.validate()),
 		atLeast("max_recv_bytes", p.MaxRecvBytes, 1),
@@ -217,7 +221,7 @@ func (p Policy) differs(o Policy) change {
 		p.WaitForReady != o.WaitForReady || p.HealthCheck != o.HealthCheck ||
 		p.Retry != o.Retry || p.MaxRecvBytes != o.MaxRecvBytes || p.MaxSendBytes != o.MaxSendBytes:
 		return changePushed
-	case p.OpenTimeout != o.OpenTimeout || p.Ejection != o.Ejection || p.NotProcessed != o.NotProcessed || p.Compression != o.Compression:
+	case p.OpenTimeout != o.OpenTimeout || p.Ejection != o.Ejection || p.Breaker != o.Breaker || p.NotProcessed != o.NotProcessed || p.Compression != o.Compression:
 		return changeLive
 	}
 	return changeNone

@@ -23,6 +23,7 @@ var errOpenTimeout = errors.New("open_timeout is over")
 // attempt is one try of a stream: what has to be given back when it ends.
 type attempt struct {
 	ch     *channel
+	place  *place
 	cancel context.CancelCauseFunc
 	ended  atomic.Bool
 }
@@ -32,6 +33,7 @@ type attempt struct {
 func (a *attempt) end(error) {
 	if a.ended.CompareAndSwap(false, true) {
 		a.cancel(nil)
+		a.place.leave()
 		a.ch.release()
 	}
 }
@@ -39,13 +41,14 @@ func (a *attempt) end(error) {
 // openOnce makes one attempt; its error is ready for the caller. The limit on opening is a timer that cancels the stream's context and is stopped once
 // NewStream has returned: by then an instance is picked and has a stream open (gRPC picks and sends the headers
 // inside NewStream).
-func (c *Conn) openOnce(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (grpc.ClientStream, *attempt, error) {
+func (c *Conn) openOnce(ctx context.Context, desc *grpc.StreamDesc, method string, place *place, opts []grpc.CallOption) (grpc.ClientStream, *attempt, error) {
 	ch := c.acquire()
 	if ch == nil {
 		return nil, nil, c.errClosed()
 	}
 	p := c.live.Load()
-	a := &attempt{ch: ch}
+	a := &attempt{ch: ch, place: place}
+	place.enter()
 	sctx, cancel := context.WithCancelCause(ctx)
 	a.cancel = cancel
 	var timer *time.Timer
@@ -88,7 +91,7 @@ func (c *Conn) explainStream(ctx context.Context, ch *channel, repeated int, err
 
 // open is a new stream: bounded until an instance has taken it, counted until it ends, and repeated where an instance
 // refused it unprocessed before the first message came back.
-func (c *Conn) open(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c *Conn) open(ctx context.Context, desc *grpc.StreamDesc, method string, place *place, opts []grpc.CallOption) (grpc.ClientStream, error) {
 	p := c.live.Load()
 	c.budget.earn(p.limits)
 	opts = p.options(opts)
@@ -96,11 +99,11 @@ func (c *Conn) open(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientCo
 		ctx = balancer.WithAttempts(ctx)
 	}
 	s := &stream{
-		conn: c, ctx: ctx, desc: desc, opts: opts,
+		conn: c, ctx: ctx, desc: desc, opts: opts, place: place,
 		repeats: repeats{conn: c, policy: p, method: method},
 	}
 	// A failure to open is not repeated: no server was asked yet, so there is no refusal to look at.
-	cs, a, err := c.openOnce(ctx, desc, method, opts)
+	cs, a, err := c.openOnce(ctx, desc, method, place, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -112,10 +115,11 @@ func (c *Conn) open(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientCo
 // one message was sent. That covers every server-streaming call, and the others that wait for an answer to their first
 // message; a stream that sends more before it hears anything is not repeated, since what it sent is not kept.
 type stream struct {
-	conn *Conn
-	ctx  context.Context
-	desc *grpc.StreamDesc
-	opts []grpc.CallOption
+	conn  *Conn
+	ctx   context.Context
+	desc  *grpc.StreamDesc
+	opts  []grpc.CallOption
+	place *place
 
 	repeats repeats // of the receiving goroutine
 
@@ -213,7 +217,7 @@ func (s *stream) received(err error) error {
 // reopen makes a new attempt and sends on it what was sent before. It reports false when that can't be done, and then
 // leaves the old attempt in place, with its error.
 func (s *stream) reopen() bool {
-	cs, a, err := s.conn.openOnce(s.ctx, s.desc, s.repeats.method, s.opts)
+	cs, a, err := s.conn.openOnce(s.ctx, s.desc, s.repeats.method, s.place, s.opts)
 	if err != nil {
 		return false
 	}
