@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -385,6 +387,20 @@ func TestACallerOfNoZoneOrOfOneWithoutInstancesCallsAll(t *testing.T) {
 				t.Errorf("who answered: %v, want all three", by)
 			}
 		})
+	}
+}
+
+func TestACallerThatPrefersItsZoneAndKnowsNoneSaysSo(t *testing.T) {
+	t.Parallel()
+	for zone, lines := range map[string]int{"": 1, "a": 0} {
+		core, logs := observer.New(zap.WarnLevel)
+		p := client.DefaultPolicy()
+		p.Zone.Prefer = true
+		f := newFactoryOf(t, client.Params{Caller: "caller", Zone: zone, Resolver: newRegistry(), Default: p, Log: zap.New(core)})
+		mustConn(t, f, "user-service")
+		if n := logs.FilterMessageSnippet("registration.zone").Len(); n != lines {
+			t.Errorf("in zone %q %d lines say that it is not known, want %d", zone, n, lines)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ type table struct {
 	members []member
 	rule    rule
 	count   bool          // calls are counted, and records told
+	sum     bool          // they are counted together, too
 	filter  Filter        // that is asked for each call; nil for none
 	debuts  []int         // members that joined and have had no call yet
 	until   time.Duration // on the set's clock, when shares are another; 0 for never
@@ -36,7 +37,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	}
 	r, err := m.leaf.Pick(info)
 	if err == nil && t.count {
-		r.Done = p.set.begin(m.Instance, info.FullMethodName, t.filter != nil, trial)
+		r.Done = p.set.begin(t, m.Instance, info.FullMethodName, trial)
 	}
 	return r, err
 }
@@ -95,13 +96,13 @@ func (t *table) next(info balancer.PickInfo) int {
 
 // call is one call whose end is waited for. They are used again, so that the wait allocates nothing.
 type call struct {
-	set    *set
-	of     *Instance
-	method string
-	began  time.Duration
-	watch  bool                    // the record was told
-	slot   any                     // the record's, kept
-	done   func(balancer.DoneInfo) // end
+	set             *set
+	of              *Instance
+	method          string
+	began           time.Duration
+	summed, watched bool                    // counted in the sum, told to the record
+	slot            any                     // the record's, kept
+	done            func(balancer.DoneInfo) // end
 }
 
 // calls are those that are free.
@@ -120,8 +121,10 @@ func (c *calls) get() *call {
 func (c *call) end(info balancer.DoneInfo) {
 	s, of := c.set, c.of
 	of.inflight.Add(-1)
-	s.inflight.Add(-1)
-	if c.watch {
+	if c.summed {
+		s.inflight.Add(-1)
+	}
+	if c.watched {
 		of.record.Done(c.method, s.now()-c.began, info, &c.slot)
 	}
 	c.set, c.of, c.method = nil, nil, ""

@@ -13,7 +13,7 @@ import (
 type set struct {
 	begun    time.Time
 	turn     atomic.Int64 // picks, from one table to the next
-	inflight atomic.Int64 // counted calls
+	inflight atomic.Int64 // calls on all instances, while a table wants the sum
 	calls    calls
 
 	mu     sync.Mutex // guards what follows; taken after gRPC's locks and the filter's are not held
@@ -51,12 +51,14 @@ func (s *set) configure(state balancer.ClientConnState, f Filter) {
 func (s *set) now() time.Duration { return time.Since(s.begun) + 1 }
 
 // begin counts a call in and returns what counts it out.
-func (s *set) begin(i *Instance, method string, watch, trial bool) func(balancer.DoneInfo) {
-	i.inflight.Add(1)
-	s.inflight.Add(1)
+func (s *set) begin(t *table, i *Instance, method string, trial bool) func(balancer.DoneInfo) {
 	c := s.calls.get()
-	c.set, c.of, c.method, c.watch = s, i, method, watch && i.record != nil
-	if c.watch {
+	c.set, c.of, c.method = s, i, method
+	i.inflight.Add(1)
+	if c.summed = t.sum; c.summed {
+		s.inflight.Add(1)
+	}
+	if c.watched = t.filter != nil && i.record != nil; c.watched {
 		c.began = s.now()
 		i.record.Begin(method, trial, &c.slot)
 	}
@@ -101,7 +103,8 @@ func (s *set) tableLocked(p *picker) *table {
 	for _, m := range p.ready {
 		m.since.CompareAndSwap(0, int64(now))
 	}
-	t := &table{members: p.ready, count: s.config.Rule == LeastRequest || s.config.HashMaxLoad > 0}
+	t := &table{members: p.ready, sum: s.config.Rule == RingHash && s.config.HashMaxLoad > 0}
+	t.count = t.sum || s.config.Rule == LeastRequest
 	if s.filter != nil && !p.last {
 		if s.filter.Active() {
 			t.count, t.filter = true, s.filter
