@@ -132,7 +132,7 @@ func (a *accessLog) isDraining() bool {
 func (a *accessLog) check(r *accessRules, err error, slow bool) (entry *zapcore.CheckedEntry, leftOut int) {
 	limit := &r.troubled
 	switch {
-	case r.Errors && serverFault(err):
+	case r.Errors && serverFault(err) && !pushedBack(err):
 		entry = a.log.Check(zapcore.ErrorLevel, "call failed")
 	case slow:
 		entry = a.log.Check(zapcore.WarnLevel, "slow call")

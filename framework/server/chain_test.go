@@ -139,6 +139,10 @@ func TestMistakesInTheChainAreErrors(t *testing.T) {
 		`tls.key: not set`:        func(p *server.Params) { p.Config.TLS.Cert = "x.pem" },
 		`limits.max_streams: 0`:   func(p *server.Params) { p.Config.Limits.MaxStreams = 0 },
 		`limits.max_timeout: -1s`: func(p *server.Params) { p.Config.Limits.MaxTimeout = -time.Second },
+		`limits.min_timeout: -1s`: func(p *server.Params) { p.Config.Limits.MinTimeout = -time.Second },
+		`limits.answer_reserve: `: func(p *server.Params) { p.Config.Limits.AnswerReserve = -time.Second },
+		`shedding.target: 0s`:     func(p *server.Params) { p.Config.Shedding.Target = 0 },
+		`shedding.min_in_flight:`: func(p *server.Params) { p.Config.Shedding.MinInFlight = 0 },
 		`drain.hard: 1s`:          func(p *server.Params) { p.Config.Drain.Hard = time.Second },
 		`access_log.slow: -1s`:    func(p *server.Params) { p.Config.AccessLog.Slow = -time.Second },
 	} {

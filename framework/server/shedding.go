@@ -146,3 +146,7 @@ func (s *Server) Refusals() []Refusals {
 	}
 	return list
 }
+
+// pushedBack reports whether err refuses a call because there are too many. Under overload there are thousands of them;
+// they are counted, and a log has better things to tell then.
+func pushedBack(err error) bool { return notprocessed.Is(err) && notprocessed.Wait(err) > 0 }
