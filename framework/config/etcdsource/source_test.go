@@ -1,0 +1,413 @@
+package etcdsource_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/config/etcdsource"
+	"github.com/newsvc/newsvc/framework/devetcd"
+	"github.com/newsvc/newsvc/framework/etcdclient"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const prefix = "/newsvc/config/user-service"
+
+// lab is an etcd that can be stopped and started, with a client that lives through it.
+type lab struct {
+	t    *testing.T
+	cfg  devetcd.Config
+	srv  *devetcd.Server
+	cli  *clientv3.Client
+	logs *observer.ObservedLogs
+	log  *zap.Logger
+}
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	l := &lab{t: t, cfg: devetcd.Config{Fast: true, Dir: t.TempDir()}}
+	core, logs := observer.New(zap.InfoLevel)
+	l.log, l.logs = zap.New(core), logs
+	l.start()
+	l.cfg.ClientAddr = l.srv.Addr()
+	t.Cleanup(func() { l.stop() })
+	l.cli = l.client(l.srv.Addr())
+	return l
+}
+
+func (l *lab) client(addr string) *clientv3.Client {
+	l.t.Helper()
+	cfg := etcdclient.DefaultConfig()
+	cfg.Endpoints, cfg.CallTimeout = []string{addr}, time.Second
+	cli, err := etcdclient.New(cfg, nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = cli.Close() })
+	return cli
+}
+
+func (l *lab) start() {
+	l.t.Helper()
+	var err error
+	if l.srv, err = devetcd.Start(l.t.Context(), l.cfg); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *lab) stop() {
+	if err := l.srv.Close(); err != nil {
+		l.t.Error(err)
+	}
+}
+
+func (l *lab) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
+	l.t.Cleanup(cancel)
+	return ctx
+}
+
+func (l *lab) put(key, value string) int64 {
+	l.t.Helper()
+	resp, err := l.cli.Put(l.ctx(), prefix+"/"+key, value)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return resp.Header.Revision
+}
+
+func (l *lab) del(key string) {
+	l.t.Helper()
+	if _, err := l.cli.Delete(l.ctx(), prefix+"/"+key); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *lab) source(opt etcdsource.Options) *etcdsource.Source {
+	l.t.Helper()
+	opt.Prefix, opt.Service, opt.CallTimeout, opt.Log = prefix, "user-service", time.Second, l.log
+	s, err := etcdsource.New(opt)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return s
+}
+
+func (l *lab) first(s *etcdsource.Source) config.Layer {
+	l.t.Helper()
+	layer, err := s.First(l.ctx(), l.cli)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return layer
+}
+
+// watch follows a source; layers come out of the channel.
+func (l *lab) watch(s *etcdsource.Source) <-chan config.Layer {
+	l.t.Helper()
+	out := make(chan config.Layer, 100)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(l.t.Context()))
+	done := make(chan struct{})
+	go func() { defer close(done); s.Watch(ctx, l.cli, func(layer config.Layer) { out <- layer }) }()
+	l.t.Cleanup(func() { cancel(); <-done })
+	return out
+}
+
+// show is a layer in one line.
+func show(l config.Layer) string {
+	var all []string
+	for _, s := range l.Settings {
+		all = append(all, s.Key+"="+s.Text)
+	}
+	return strings.Join(all, " ")
+}
+
+func (l *lab) next(layers <-chan config.Layer, want string) {
+	l.t.Helper()
+	for got := "nothing"; ; {
+		select {
+		case layer := <-layers:
+			if got = show(layer); got == want {
+				return
+			}
+		case <-l.ctx().Done():
+			l.t.Fatalf("last came %q, not %q; the log: %v", got, want, l.logs.All())
+		}
+	}
+}
+
+func (l *lab) eventually(what string, ok func() bool) {
+	l.t.Helper()
+	ctx := l.ctx()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			l.t.Fatalf("never came: %s", what)
+		}
+	}
+}
+
+func TestKeysAreThoseOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("clients/user-service/timeout", "2s")
+	l.put("clients", "{defaults: {timeout: 1s}}")
+	l.put("config.yaml", "log: {level: debug}")
+	if _, err := l.cli.Put(l.ctx(), prefix+"-else/log/level", "warn"); err != nil {
+		t.Fatal(err)
+	}
+	layer := l.first(l.source(etcdsource.Options{}))
+	want := []config.Setting{
+		{Text: "log: {level: debug}", Position: config.Position{Name: "etcd " + prefix + "/config.yaml"}},
+		{Key: "clients", Text: "{defaults: {timeout: 1s}}", Position: config.Position{Name: "etcd " + prefix + "/clients"}},
+		{Key: "clients.user-service.timeout", Text: "2s", Position: config.Position{Name: "etcd " + prefix + "/clients/user-service/timeout"}},
+	}
+	if diff := cmp.Diff(want, layer.Settings); diff != "" {
+		t.Errorf("settings (-want +got):\n%s", diff)
+	}
+	if layer.Name != "etcd "+prefix || !layer.Documents || layer.Refused["etcd"] == "" {
+		t.Errorf("layer %+v", layer)
+	}
+}
+
+func TestWatchTellsEachChangeOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("a", "1")
+	s := l.source(etcdsource.Options{Resync: 20 * time.Millisecond}) // lists all the time
+	l.first(s)
+	layers := l.watch(s)
+	l.put("b", "2")
+	l.next(layers, "a=1 b=2")
+	if _, err := l.cli.Txn(l.ctx()).Then(clientv3.OpPut(prefix+"/a", "3"), clientv3.OpDelete(prefix+"/b"), clientv3.OpPut(prefix+"/c", "4")).Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := show(<-layers); got != "a=3 c=4" {
+		t.Errorf("a transaction arrives as %q", got)
+	}
+	l.put("c", "4") // the same value is no change
+	l.del("a")
+	if got := show(<-layers); got != "c=4" {
+		t.Errorf("then %q", got)
+	}
+	l.del("c")
+	l.next(layers, "") // seen being deleted, so it is believed
+	if s.State().Held {
+		t.Error("a deletion is held")
+	}
+}
+
+func TestOutageKeepsTheLastGoodAndEndsByItself(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("a", "1")
+	s := l.source(etcdsource.Options{})
+	l.first(s)
+	layers := l.watch(s)
+	l.put("a", "2")
+	l.next(layers, "a=2")
+	l.stop()
+	l.eventually("that the outage is known", func() bool { return s.State().Err != nil })
+	if n := l.logs.FilterMessageSnippet("can't be read").Len(); n != 1 {
+		t.Errorf("the outage is told %d times", n)
+	}
+	l.start()
+	l.eventually("the end of the outage", func() bool { return s.State().Err == nil })
+	l.put("a", "3")
+	l.next(layers, "a=3")
+	if len(layers) != 0 {
+		t.Error("the outage itself was told as a change")
+	}
+}
+
+func TestCompactionWhileAwayLeadsToANewList(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("a", "1")
+	s := l.source(etcdsource.Options{})
+	l.first(s)
+	layers := l.watch(s)
+	l.put("a", "2")
+	l.next(layers, "a=2")
+	l.stop()
+	l.eventually("that the outage is known", func() bool { return s.State().Err != nil })
+	// Behind the back of the watch, at another address.
+	addr := l.cfg.ClientAddr
+	l.cfg.ClientAddr = ""
+	l.start()
+	other := l.client(l.srv.Addr())
+	for i := range 5 {
+		resp, err := other.Put(l.ctx(), prefix+"/a", fmt.Sprint("x", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.Compact(l.ctx(), resp.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.stop()
+	l.cfg.ClientAddr = addr
+	l.start()
+	l.next(layers, "a=x4")
+	l.put("b", "1")
+	l.next(layers, "a=x4 b=1")
+}
+
+func TestWipedEtcdTakesNothingAway(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for i := range 20 { // revisions that the new one will not have for a while
+		l.put("a", fmt.Sprint(i))
+	}
+	s := l.source(etcdsource.Options{})
+	l.first(s)
+	layers := l.watch(s)
+	l.stop()
+	l.cfg.Dir = t.TempDir()
+	l.start()
+	l.eventually("that the wipe is known", func() bool { return s.State().Held })
+	if len(layers) != 0 || s.State().Keys != 1 {
+		t.Errorf("told %d changes, %d keys", len(layers), s.State().Keys)
+	}
+	if n := l.logs.FilterMessageSnippet("nobody was seen deleting it").Len(); n != 1 {
+		t.Errorf("the wipe is told %d times", n)
+	}
+	l.put("a", "again")
+	l.next(layers, "a=again")
+	if s.State().Held {
+		t.Error("it is held although it was written again")
+	}
+	l.del("a")
+	l.next(layers, "")
+}
+
+func TestStartWithoutEtcdTakesTheCopy(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	dir := filepath.Join(t.TempDir(), "cache")
+	l.put("a", "secret")
+	s := l.source(etcdsource.Options{Dir: dir})
+	if err := s.Keep(l.first(s)); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "user-service.config.json")
+	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the copy: %v, %v", info, err)
+	}
+	l.stop()
+	s = l.source(etcdsource.Options{Dir: dir})
+	began := time.Now()
+	if got := show(l.first(s)); got != "a=secret" || !s.State().FromCopy || s.State().Err == nil {
+		t.Errorf("settings %q, state %+v", got, s.State())
+	}
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("gave up after %v", took)
+	}
+	layers := l.watch(s)
+	l.start()
+	l.eventually("etcd to be read", func() bool { st := s.State(); return !st.FromCopy && st.Err == nil })
+	l.put("a", "new")
+	l.next(layers, "a=new")
+}
+
+func TestStartWithoutEtcdAndWithoutCopySaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.stop()
+	for dir, want := range map[string]string{
+		"":          "with discovery.cache_dir set, a copy is kept for starts without etcd",
+		t.TempDir(): "there is no copy in",
+	} {
+		_, err := l.source(etcdsource.Options{Dir: dir}).First(l.ctx(), l.cli)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `read the configuration below "`+prefix+`" from etcd at "127.0.0.1:`) {
+			t.Errorf("error: %v", err)
+		}
+	}
+	l.start()
+}
+
+func TestStartAfterAWipeTakesTheCopy(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	dir := t.TempDir()
+	l.put("a", "1")
+	s := l.source(etcdsource.Options{Dir: dir})
+	if err := s.Keep(l.first(s)); err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	l.cfg.Dir = t.TempDir()
+	l.start()
+	s = l.source(etcdsource.Options{Dir: dir})
+	if got := show(l.first(s)); got != "a=1" || !s.State().Held {
+		t.Errorf("settings %q, state %+v", got, s.State())
+	}
+	layers := l.watch(s)
+	l.put("b", "1")
+	l.next(layers, "b=1")
+	l.del("b")
+	l.next(layers, "")
+	if err := s.Keep(config.Layer{Name: s.Name()}); err != nil {
+		t.Fatal(err)
+	}
+	if got := show(l.first(l.source(etcdsource.Options{Dir: dir}))); got != "" {
+		t.Errorf("after all was deleted, a start has %q", got)
+	}
+}
+
+func TestCopyThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	dir := t.TempDir()
+	name := filepath.Join(dir, "user-service.config.json")
+	if err := os.WriteFile(name, []byte(`{"prefix":"/elsewhere","settings":{"/elsewhere/a":"1"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := l.source(etcdsource.Options{Dir: dir}).Copy(); ok {
+		t.Error("a copy of another prefix is taken")
+	}
+	if err := os.WriteFile(name, []byte(`{`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := show(l.first(l.source(etcdsource.Options{Dir: dir}))); got != "" {
+		t.Errorf("with etcd there, a broken copy gives %q", got)
+	}
+	l.stop()
+	_, err := l.source(etcdsource.Options{Dir: dir}).First(l.ctx(), l.cli)
+	if err == nil || !strings.Contains(err.Error(), "remove it") {
+		t.Errorf("error: %v", err)
+	}
+	l.start()
+}
+
+func TestPrefixOfEverythingIsRefused(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for i := range 1001 {
+		l.put(fmt.Sprint("k", i), "x")
+	}
+	_, err := l.source(etcdsource.Options{}).First(l.ctx(), l.cli)
+	if err == nil || !strings.Contains(err.Error(), "more than 1000 keys") {
+		t.Errorf("error: %v", err)
+	}
+	for _, bad := range []string{"", "x", "/x/"} {
+		if _, err := etcdsource.New(etcdsource.Options{Prefix: bad}); err == nil {
+			t.Errorf("prefix %q passes", bad)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package etcdsource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/loop"
+)
+
+// Watch follows the prefix until ctx ends and calls changed, from the caller's goroutine, each time the settings differ from
+// those handed out before. It survives outages by itself, and reads everything anew when a watch breaks, when the connection
+// comes back, and every [Options.Resync]. Whatever the reason for which a watch can't go on (compaction, an expired token, no
+// leader, an etcd that was restored), a new list is the answer.
+//
+// That all keys are gone is believed when they were seen being deleted, and not when a list is empty at once: that is what
+// an etcd that lost its data looks like.
+func (s *Source) Watch(ctx context.Context, cli *clientv3.Client, changed func(config.Layer)) {
+	kicks := make(chan struct{}, 1)
+	conn := loop.Start(ctx, func(ctx context.Context) { watchConnection(ctx, cli, kicks) })
+	defer conn.Stop()
+	f := &follower{s: s, cli: cli, kicks: kicks, changed: changed}
+	bo := backoff.New(retryBase, retryMax)
+	for ctx.Err() == nil {
+		if f.round(ctx) == nil {
+			bo.Reset()
+			continue
+		}
+		_ = bo.Wait(ctx)
+	}
+}
+
+// follower is one running Watch.
+type follower struct {
+	s       *Source
+	cli     *clientv3.Client
+	kicks   <-chan struct{} // the connection came or went
+	changed func(config.Layer)
+	last    listing // what etcd held as far as it was told
+}
+
+// confirm is how long the history of a list that is empty at once may take.
+const confirm = 2 * time.Second
+
+// round lists, and watches from there until it is time for the next list. Its error asks for a pause before that.
+func (f *follower) round(ctx context.Context) error {
+	l, err := f.s.list(ctx, f.cli)
+	if err != nil {
+		if ctx.Err() == nil {
+			f.s.trouble(f.cli, err)
+		}
+		return err
+	}
+	if len(l.settings) == 0 && len(f.last.settings) > 0 && l.revision >= f.last.revision {
+		// Was it deleted, a moment ago? Then history knows.
+		overdue, err := f.follow(ctx, confirm)
+		if len(f.last.settings) == 0 || !overdue && !errors.Is(err, rpctypes.ErrCompacted) {
+			return err
+		}
+	}
+	f.last = l
+	f.s.update(l, true, f.changed)
+	_, err = f.follow(ctx, backoff.Spread(f.s.opt.Resync, 0.2))
+	return err
+}
+
+// watchConnection tells when the connection to etcd is lost, which a watch does not, or there again: an etcd that was restored
+// keeps silent on the watches of its clients.
+func watchConnection(ctx context.Context, cli *clientv3.Client, kicks chan<- struct{}) {
+	conn := cli.ActiveConnection()
+	for st := conn.GetState(); conn.WaitForStateChange(ctx, st); {
+		if st = conn.GetState(); st == connectivity.Ready || st == connectivity.TransientFailure {
+			select {
+			case kicks <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// follow watches from behind what was told last, for a while or until the connection comes or goes. Its error tells that the watch
+// broke.
+func (f *follower) follow(ctx context.Context, during time.Duration) (overdue bool, err error) {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	w := clientv3.NewWatcher(f.cli) // its own stream: closing it ends it, and nobody else's
+	opened := make(chan clientv3.WatchChan, 1)
+	from := f.last.revision + 1
+	open := loop.Start(ctx, func(context.Context) { // Watch waits for etcd, for as long as it takes
+		opened <- w.Watch(ctx, f.s.opt.Prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(from))
+	})
+	defer func() { cancel(); open.Stop(); _ = w.Close() }()
+	var events clientv3.WatchChan
+	due := time.NewTimer(during)
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-due.C:
+			return true, nil
+		case <-f.kicks:
+			return false, nil
+		case events = <-opened:
+		case resp, ok := <-events:
+			if !ok {
+				return false, errEnded
+			}
+			if err := resp.Err(); err != nil {
+				return false, err
+			}
+			f.take(resp)
+		}
+	}
+}
+
+// take takes in events. Those of one transaction come together.
+func (f *follower) take(resp clientv3.WatchResponse) {
+	if len(resp.Events) == 0 {
+		return
+	}
+	settings := maps.Clone(f.last.settings)
+	for _, e := range resp.Events {
+		if e.Type == clientv3.EventTypeDelete {
+			delete(settings, string(e.Kv.Key))
+		} else {
+			settings[string(e.Kv.Key)] = string(e.Kv.Value)
+		}
+	}
+	// The header may be ahead of the events.
+	f.last = listing{settings: settings, revision: resp.Events[len(resp.Events)-1].Kv.ModRevision}
+	f.s.update(f.last, false, f.changed)
+}
+
+// update takes in what etcd holds now and tells when it is something else.
+func (s *Source) update(l listing, hold bool, changed func(config.Layer)) {
+	s.mu.Lock()
+	before, was := s.current, s.state
+	started := s.started
+	s.mu.Unlock()
+	layer := s.take(l, hold)
+	now := s.State()
+	if was.Err != nil {
+		s.opt.Log.Info("the configuration in etcd can be read again", zap.String("prefix", s.opt.Prefix), zap.Int64("revision", now.Revision))
+	}
+	switch {
+	case now.Held && !was.Held:
+		s.opt.Log.Warn("the configuration in etcd is gone and nobody was seen deleting it; what was known stays in force: "+HeldHint,
+			zap.String("prefix", s.opt.Prefix), zap.Int("keys", now.Keys))
+	case !now.Held && (!started || !maps.Equal(before, l.settings)):
+		changed(layer)
+	}
+}
+
+func (s *Source) trouble(cli *clientv3.Client, err error) {
+	err = s.explain(cli, err)
+	s.mu.Lock()
+	news := s.state.Err == nil
+	s.state.Err = err
+	s.mu.Unlock()
+	if news {
+		s.opt.Log.Warn("the configuration in etcd can't be read; what is known stays in force", zap.Error(fmt.Errorf("%w; it is tried again until it works", err)))
+	}
+}
