@@ -2,12 +2,15 @@ package client_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/newsvc/newsvc/framework/client"
 )
 
 // BenchmarkUnary compares a call through the factory with calls through a plain grpc.ClientConn, all to the same
@@ -62,6 +65,26 @@ func BenchmarkServerStream(b *testing.B) {
 				stream, err := list(b.Context(), c)
 				for err == nil {
 					err = stream.RecvMsg(out)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkEjection shows what it costs that instances are watched: calls to five servers, with ejection and without.
+func BenchmarkEjection(b *testing.B) {
+	var addrs []string
+	for range 5 {
+		addrs = append(addrs, startServer(b, "127.0.0.1:0", nil).addr)
+	}
+	for _, on := range []bool{false, true} {
+		c := connect(b, newRegistry(addrs...), func(p *client.Policy) { p.Ejection.Enabled = on })
+		b.Run(fmt.Sprintf("enabled=%t", on), func(b *testing.B) {
+			b.ReportAllocs()
+			in, out := wrapperspb.String("x"), &wrapperspb.StringValue{}
+			for b.Loop() {
+				if err := c.Invoke(b.Context(), methodPut, in, out); err != nil {
+					b.Fatal(err)
 				}
 			}
 		})

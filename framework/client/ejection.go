@@ -14,7 +14,7 @@ import (
 // An ejected instance is asked by gRPC's health service, over its own connection, whether it is well. If it answers as
 // quickly as others do it is tried with one call at a time, and if those go well it returns, with a growing share.
 type EjectionPolicy struct {
-	// Enabled switches ejection on. Default: true. Off saves about a microsecond for each call.
+	// Enabled switches ejection on. Default: true. Off saves some 0.3 µs for each call.
 	Enabled bool `config:"enabled" reload:"live"`
 	// Consecutive is how many calls in a row must fail with UNAVAILABLE or DEADLINE_EXCEEDED, or have no answer for
 	// SlowAfter while nothing else is answered either. Default: 3. Less ejects for chance, more lets more calls fail.
