@@ -180,9 +180,13 @@ func TestOneSickInstanceOfFiveIsLeftAndTakenUpAgain(t *testing.T) {
 			}
 			if got := shares(t, all, window); got[0] >= 0.02 {
 				t.Errorf("the sick one has %.2f %% of the calls; %s", 100*got[0], ejected(c, all[0].addr))
+			} else {
+				t.Logf("the sick one has %.2f %% of the calls", 100*got[0])
 			}
+			healed := time.Now()
 			all[0].heals()
 			within(t, back, "it has its share again", func() bool { return shares(t, all, 500*time.Millisecond)[0] > 0.1 })
+			t.Logf("its share is back after %v", time.Since(healed))
 		})
 	}
 }
