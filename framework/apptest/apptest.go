@@ -9,10 +9,18 @@
 //	users := userv1.NewUserServiceClient(apps.Conn("user-service"))
 //
 // Services find each other and the fakes by name. No configuration file is read and no environment.
+//
+// What services did can be asserted on: [Apps.Logs], [Apps.Metric], [Apps.Spans]. What happens to instances in production can
+// be done to them: [Instance.Kill], [Instance.Hide], [Instance.Stop]. A fake answers late or with an error when its code does.
+//
+// There is no clock of its own, because testing/synctest has one: without [WithEtcd] and without app.HTTP, which need real
+// sockets, everything here works within synctest.Test, and timeouts, retries and slow starts then take no time at all.
 package apptest
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,78 +36,88 @@ import (
 // patience bounds every wait; a test that needs it has failed.
 const patience = 30 * time.Second
 
+// Caller is the service that tests call as: what [Apps.Conn] does is logged, measured and traced under this name.
+const Caller = "apptest"
+
 // Option says what [Start] starts.
 type Option interface{ apply(*plan) }
 
 type plan struct {
 	services []*ServiceOption
 	etcd     bool
+	traces   bool
 }
 
-// ServiceOption is the result of [Service].
+// ServiceOption is the result of [Service] and [Fake]. Its methods return it, for chaining.
 type ServiceOption struct {
-	name string
-	opts []fx.Option
-	args []string
+	name     string
+	opts     []fx.Option
+	args     []string
+	replicas int
 }
 
 func (s *ServiceOption) apply(p *plan) { p.services = append(p.services, s) }
 
 // Service starts a service from the options that its main passes to app.Run.
 func Service(name string, opts ...fx.Option) *ServiceOption {
-	return &ServiceOption{name: name, opts: opts}
+	return &ServiceOption{name: name, opts: opts, replicas: 1}
 }
 
-// Set gives the service a setting, as the flag --set key=value does. It returns the option for chaining.
+// Set gives the service a setting, as the flag --set key=value does.
 func (s *ServiceOption) Set(key, value string) *ServiceOption {
 	s.args = append(s.args, "--set", key+"="+value)
 	return s
 }
 
+// Replicas starts n instances of the service in place of one. Constructors run, and a fake is registered, once for each.
+func (s *ServiceOption) Replicas(n int) *ServiceOption {
+	s.replicas = n
+	return s
+}
+
 // Fake is a service that other services call, made of test code: register puts the fakes on the server. Calls to it go
-// through the same client chain as in production.
-func Fake(name string, register func(grpc.ServiceRegistrar)) Option {
+// through the same chains of client and server as in production.
+func Fake(name string, register func(grpc.ServiceRegistrar)) *ServiceOption {
 	return Service(name, app.Serve(func(r grpc.ServiceRegistrar, f fake) { f(r) }, func() fake { return register }))
 }
 
 type fake func(grpc.ServiceRegistrar)
 
-type etcdOption struct{}
+type optionFunc func(*plan)
 
-func (etcdOption) apply(p *plan) { p.etcd = true }
+func (f optionFunc) apply(p *plan) { f(p) }
 
 // WithEtcd uses a real etcd, in this process, and real sockets on the loopback interface.
-func WithEtcd() Option { return etcdOption{} }
+func WithEtcd() Option { return optionFunc(func(p *plan) { p.etcd = true }) }
+
+// WithTraces keeps the spans of all calls for [Apps.Spans], whatever share the services would sample.
+func WithTraces() Option { return optionFunc(func(p *plan) { p.traces = true }) }
 
 // Apps are the services that were started. Its methods may be called from any goroutine.
 type Apps struct {
-	t       testing.TB
-	net     *network
-	memory  *discoverytest.Registry // nil with etcd
-	etcd    *devetcd.Server         // nil without
-	apps    map[string]*running
-	clients *app.Clients
-}
-
-type running struct {
-	stack *app.Stack
-	log   *logBuffer
-	stop  func()
+	t         testing.TB
+	net       *network
+	memory    *discoverytest.Registry // nil with etcd
+	etcd      *devetcd.Server         // nil without
+	traces    bool
+	instances map[string][]*Instance // not changed after Start
+	clients   *app.Clients
 }
 
 // Start starts the services in the order given, each after the one before serves and can be found, and stops them in
-// reverse order at the end of the test. What goes wrong ends the test, with the service's log.
+// reverse order at the end of the test. What goes wrong ends the test, with the service's log; the logs of all services
+// are shown when the test has failed in another way.
 func Start(t testing.TB, opts ...Option) *Apps {
 	t.Helper()
 	var p plan
 	for _, o := range opts {
 		o.apply(&p)
 	}
-	a := &Apps{t: t, net: newNetwork(), apps: make(map[string]*running)}
+	a := &Apps{t: t, net: newNetwork(), traces: p.traces, instances: make(map[string][]*Instance)}
 	if p.etcd {
 		srv, err := devetcd.Start(t.Context(), devetcd.Config{Fast: true})
 		if err != nil {
-			t.Fatalf("apptest: %v", err)
+			t.Fatalf("apptest: start etcd: %v", err)
 		}
 		t.Cleanup(func() {
 			if err := srv.Close(); err != nil {
@@ -110,71 +128,51 @@ func Start(t testing.TB, opts ...Option) *Apps {
 	} else {
 		a.memory = discoverytest.NewRegistry()
 	}
-	a.start(Service(callerName, fx.Populate(&a.clients)))
+	a.start(Service(Caller, fx.Populate(&a.clients)).Set("discovery.subset", "0")) // Conn waits for all
 	for _, s := range p.services {
 		a.start(s)
 	}
 	return a
 }
 
-// environment is what a service finds around it.
-func (a *Apps) environment(name string, args []string, log *logBuffer) *app.Environment {
+// environment is what an instance finds around it.
+func (a *Apps) environment(i *Instance, args []string) *app.Environment {
 	settings := []string{
 		"--set", "admin.enabled=false", "--set", "admin.listen=127.0.0.1:0", "--set", "http.listen=127.0.0.1:0", "--set", "log.format=json",
 		"--set", "server.drain.min_window=0s", "--set", "server.drain.max_window=0s",
 	}
+	env := &app.Environment{Log: i.log}
 	if a.etcd != nil {
 		settings = append(settings, "--set", "server.listen=127.0.0.1:0", "--set", "etcd.endpoints="+a.etcd.Addr())
 	}
-	env := &app.Environment{Log: log}
-	env.Sources.Service, env.Sources.Args, env.Sources.NoFile = name, append(settings, args...), true
+	if a.traces {
+		settings = append(settings, "--set", "telemetry.traces.sample_ratio=1")
+		env.Replace.Spans = i.spans
+	}
+	env.Sources.Service, env.Sources.Args, env.Sources.NoFile = i.service, append(settings, args...), true
 	env.Process.Dev = true
 	if a.memory != nil {
 		env.Replace.Source, env.Replace.Registrar = a.memory, a.memory
-		env.Replace.Listener, env.Replace.Dial = a.net.listen(name), a.net.dial
+		env.Replace.Listener, env.Replace.Dial = a.net.listen(i.service), a.net.dial
 	}
 	return env
 }
 
 func (a *Apps) start(s *ServiceOption) {
 	a.t.Helper()
-	if _, ok := a.apps[s.name]; ok {
-		a.t.Fatalf("apptest: service %q is started twice; start one and ask for it by name", s.name)
+	switch {
+	case s.name == Caller && a.instances[Caller] != nil:
+		a.t.Fatalf("apptest: a service is called %q, as the test itself is; use another name", s.name)
+	case a.instances[s.name] != nil:
+		a.t.Fatalf("apptest: service %q is started twice; name it once, with Replicas(2) for two instances of it", s.name)
+	case s.replicas < 1:
+		a.t.Fatalf("apptest: service %q: Replicas(%d) starts nothing; write 1 or more, or leave the service out", s.name, s.replicas)
 	}
-	log := &logBuffer{}
-	var st *app.Stack
-	fxApp := fx.New(
-		fx.NopLogger,
-		fx.Supply(a.environment(s.name, s.args, log)),
-		app.Module(s.name, s.opts...),
-		fx.Populate(&st),
-	)
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
-	defer cancel()
-	err := fxApp.Err()
-	if err == nil {
-		err = fxApp.Start(ctx)
-	}
-	if err != nil {
-		a.t.Fatalf("apptest: service %q does not start: %v\n%s", s.name, err, log)
-	}
-	r := &running{stack: st, log: log}
-	a.apps[s.name] = r
-	stopped := false
-	r.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		stop, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := fxApp.Stop(stop); err != nil {
-			a.t.Errorf("apptest: service %q does not stop cleanly: %v\n%s", s.name, err, log)
-		}
-	}
-	a.t.Cleanup(r.stop)
-	if err := waitServing(ctx, st); err != nil {
-		a.t.Fatalf("apptest: service %q is not ready: %v\n%s", s.name, err, log)
+	for range s.replicas {
+		i := &Instance{apps: a, service: s.name, log: &logBuffer{}, spans: &spanRecorder{}}
+		a.instances[s.name] = append(a.instances[s.name], i)
+		a.t.Cleanup(i.show)
+		i.start(s)
 	}
 }
 
@@ -186,35 +184,40 @@ func waitServing(ctx context.Context, s *app.Stack) error {
 	return s.WaitRegistered(ctx)
 }
 
-// callerName is the service that tests call as.
-const callerName = "apptest"
-
-// Conn returns a connection to a service by its name, through discovery and the same client chain that services use.
+// Conn returns a connection to a service by its name, through discovery and the same client chain that services use. All
+// instances of the service that run are connected when it returns, so that calls are spread over them from the first on.
 func (a *Apps) Conn(service string) grpc.ClientConnInterface {
 	a.t.Helper()
 	conn, err := a.clients.Conn(service)
 	if err != nil {
 		a.t.Fatalf("apptest: %v", err)
 	}
+	if n := len(a.Registered(service)); n > 0 && !slices.ContainsFunc(a.instances[service], (*Instance).broken) {
+		ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+		defer cancel()
+		if err := conn.WaitInstances(ctx, n); err != nil {
+			a.t.Fatalf("apptest: %v", err)
+		}
+	}
 	return conn
 }
 
-// Stop stops one service now, gracefully, as a signal would.
-func (a *Apps) Stop(service string) {
+// Instances returns the instances of a service in the order in which they were started, those that were stopped too.
+func (a *Apps) Instances(service string) []*Instance {
 	a.t.Helper()
-	r, ok := a.apps[service]
+	all, ok := a.instances[service]
 	if !ok {
-		a.t.Fatalf("apptest: service %q was not started", service)
+		a.t.Fatalf("apptest: service %q was not started, only %q; start it with Service or Fake", service, slices.Sorted(maps.Keys(a.instances)))
 	}
-	r.stop()
+	return slices.Clone(all)
 }
 
-// Log returns what a service has logged so far.
-func (a *Apps) Log(service string) string {
-	if r, ok := a.apps[service]; ok {
-		return r.log.String()
+// Stop stops a service now, all its instances one after the other, gracefully, as a signal would.
+func (a *Apps) Stop(service string) {
+	a.t.Helper()
+	for _, i := range a.Instances(service) {
+		i.Stop()
 	}
-	return ""
 }
 
 // Registered returns the addresses under which a service is registered at this moment, read from the registry itself.
@@ -244,16 +247,12 @@ func (a *Apps) Registered(service string) []string {
 func (a *Apps) Etcd() *devetcd.Server { return a.etcd }
 
 // HTTP returns the base URL of what a service serves with app.HTTP, for example http://127.0.0.1:40001. That is a real
-// socket on the loopback interface, with or without [WithEtcd].
+// socket on the loopback interface, with or without [WithEtcd]. Of several instances it is the first.
 func (a *Apps) HTTP(service string) string {
 	a.t.Helper()
-	r, ok := a.apps[service]
-	if !ok {
-		a.t.Fatalf("apptest: service %q was not started", service)
-	}
-	_, addr, _ := r.stack.Addresses()
+	_, addr, _ := a.Instances(service)[0].stack.Addresses()
 	if addr == "" {
-		a.t.Fatalf("apptest: service %q serves no HTTP; it has no app.HTTP", service)
+		a.t.Fatalf("apptest: service %q serves no HTTP; give it an app.HTTP", service)
 	}
 	return "http://" + addr
 }

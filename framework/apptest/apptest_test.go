@@ -265,6 +265,12 @@ func (r *recorder) Fatalf(format string, args ...any) {
 // fails returns what Start ends a test with.
 func fails(t *testing.T, opts ...apptest.Option) string {
 	t.Helper()
+	return recorded(t, func(tb testing.TB) { apptest.Start(tb, opts...) })
+}
+
+// recorded returns what run ends its test with.
+func recorded(t *testing.T, run func(testing.TB)) string {
+	t.Helper()
 	r := &recorder{TB: t}
 	func() {
 		defer func() {
@@ -272,7 +278,7 @@ func fails(t *testing.T, opts ...apptest.Option) string {
 				panic(p)
 			}
 		}()
-		apptest.Start(r, opts...)
+		run(r)
 	}()
 	for i := range r.over {
 		r.over[len(r.over)-1-i]()

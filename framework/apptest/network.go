@@ -1,7 +1,6 @@
 package apptest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -25,6 +24,23 @@ func newNetwork() *network { return &network{listeners: make(map[string]*listene
 type listener struct {
 	*bufconn.Listener
 	addr memoryAddr
+
+	// Guarded by the network.
+	dead  bool
+	conns map[*conn]struct{}
+}
+
+// conn is the caller's end of a connection.
+type conn struct {
+	net.Conn
+	once   sync.Once
+	closed func()
+}
+
+// Close closes both ends.
+func (c *conn) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
 }
 
 type memoryAddr string
@@ -37,39 +53,62 @@ func (l *listener) Addr() net.Addr { return l.addr }
 func (n *network) listen(service string) net.Listener {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l := &listener{bufconn.Listen(1 << 20), memoryAddr(fmt.Sprintf("%s.memory:%d", service, len(n.listeners)+1))}
+	l := &listener{
+		Listener: bufconn.Listen(1 << 20), conns: make(map[*conn]struct{}),
+		addr: memoryAddr(fmt.Sprintf("%s.memory:%d", service, len(n.listeners)+1)),
+	}
 	n.listeners[l.addr.String()] = l
 	return l
 }
 
 func (n *network) dial(ctx context.Context, addr string) (net.Conn, error) {
-	n.mu.Lock()
-	l, ok := n.listeners[addr]
-	n.mu.Unlock()
-	if !ok {
+	l := n.at(addr)
+	if l == nil {
 		return nil, fmt.Errorf("dial %q: nobody listens there in this test", addr)
 	}
-	return l.DialContext(ctx)
+	pipe, err := l.DialContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: pipe}
+	c.closed = func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(l.conns, c)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l.dead {
+		_ = pipe.Close() // never fails
+		return nil, fmt.Errorf("dial %q: this test has killed the instance", addr)
+	}
+	l.conns[c] = struct{}{}
+	return c, nil
 }
 
-// logBuffer keeps a service's log until somebody asks for it.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+// at returns who listens; nil for nobody.
+func (n *network) at(addr string) *listener {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l := n.listeners[addr]; l != nil && !l.dead {
+		return l
+	}
+	return nil
 }
 
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) Sync() error { return nil }
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+// cut breaks all connections to an address and refuses new ones.
+func (n *network) cut(addr string) {
+	n.mu.Lock()
+	l := n.listeners[addr]
+	l.dead = true
+	var all []*conn
+	for c := range l.conns {
+		all = append(all, c)
+	}
+	n.mu.Unlock()
+	for _, c := range all {
+		_ = c.Close() // never fails
+	}
 }
 
 func etcdKeys(ctx context.Context, srv *devetcd.Server, prefix string) ([]string, error) {

@@ -36,7 +36,18 @@ type service struct {
 	owners    map[string][]*registration // by address; the last one owns the entry, those before it yield
 	changed   chan struct{}              // closed and replaced at each change
 	watches   int
+	leaves    []leave // the last ones
 }
+
+// leave is the state of a service in which an instance was marked as draining. Watches that are behind are told of it before
+// they are told that the instance is gone, as the events of a real registry do: without it its leave would look like a loss.
+type leave struct {
+	instances []*discovery.Instance
+	revision  int64
+}
+
+// keptLeaves is how many of them are kept for watches that are behind.
+const keptLeaves = 64
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry { return &Registry{services: map[string]*service{}} }
@@ -81,6 +92,15 @@ func (r *Registry) read(name string, last discovery.Update) (discovery.Update, <
 	if r.err != nil {
 		last.Err = r.err
 		return last, s.changed
+	}
+	if last.Known() {
+		for _, l := range s.leaves {
+			if l.revision > last.Revision && l.revision < s.revision {
+				more := make(chan struct{})
+				close(more)
+				return discovery.Update{Instances: l.instances, Revision: l.revision, AsOf: time.Now()}, more
+			}
+		}
 	}
 	return discovery.Update{Instances: s.instances, Revision: s.revision, AsOf: time.Now()}, s.changed
 }
@@ -232,6 +252,10 @@ func (r *Registry) serviceLocked(name string) *service {
 func (r *Registry) bumpLocked(s *service) {
 	r.revision++
 	s.revision = r.revision
+	if slices.ContainsFunc(s.instances, func(i *discovery.Instance) bool { return i.State == discovery.StateDraining }) {
+		s.leaves = append(s.leaves, leave{s.instances, s.revision})
+		s.leaves = s.leaves[max(0, len(s.leaves)-keptLeaves):]
+	}
 	s.wake()
 }
 

@@ -1,7 +1,9 @@
 package discoverytest_test
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -140,5 +142,37 @@ func TestWhatWasDroppedMayReturn(t *testing.T) {
 	}
 	if err := reg.Close(t.Context()); err != nil || len(r.Instances("user")) != 0 {
 		t.Errorf("after Close: %v, %v", r.Instances("user"), err)
+	}
+}
+
+func TestAWatchThatIsBehindIsToldOfTheDrainBeforeTheLeave(t *testing.T) {
+	t.Parallel()
+	r := discoverytest.NewRegistry()
+	reg, err := r.Register(t.Context(), *discoverytest.Instance("user", "10.0.0.1:9000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var states []discovery.State
+	_ = r.Watch(ctx, "user", func(u discovery.Update) {
+		if len(u.Instances) == 0 {
+			cancel()
+			return
+		}
+		states = append(states, u.Instances[0].State)
+		if len(states) > 1 {
+			return
+		}
+		// Both happen while the watch is busy.
+		if err := reg.Update(ctx, func(i *discovery.Instance) { i.State = discovery.StateDraining }); err != nil {
+			t.Error(err)
+		}
+		if err := reg.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if !slices.Equal(states, []discovery.State{discovery.StateUp, discovery.StateDraining}) {
+		t.Errorf("the watch was told %v before the leave", states)
 	}
 }
