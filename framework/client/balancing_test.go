@@ -15,6 +15,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/discovery"
@@ -279,6 +280,48 @@ func TestARepeatOfACallWithAKeyGoesToAnotherInstance(t *testing.T) {
 			}
 			if bad.runs.Load() == 0 {
 				t.Error("no key was at the bad instance")
+			}
+		})
+	}
+}
+
+// Two of three refuse, and many call: without a memory of who refused it one call in five would meet nobody else in four
+// attempts.
+func TestRepeatsGoToInstancesThatHaveNotRefusedTheCallYet(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{client.RoundRobin, client.LeastRequest, client.RingHash} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			busy := func(*server, string, string, grpc.ServerStream) error { return notprocessed.Error("busy") }
+			good := f.start(t, 1, "", nil)[0]
+			f.start(t, 2, "", busy)
+			_, c := f.connect(t, 3, func(p *client.Policy) {
+				p.Balancer, p.NotProcessed.BudgetRatio, p.Ejection.Enabled = name, 4, false
+			})
+			var callers loop.Group
+			defer callers.Stop()
+			failed := make(chan error, 80)
+			for range 8 {
+				callers.Start(t.Context(), func(ctx context.Context) {
+					for range 5 {
+						addr, err := call(ctx, c, methodPut)
+						if err == nil && addr != good.addr {
+							err = fmt.Errorf("answered by %s", addr)
+						}
+						failed <- err
+						s, err := list(ctx, c)
+						if err == nil {
+							err = s.RecvMsg(&wrapperspb.StringValue{})
+						}
+						failed <- err
+					}
+				})
+			}
+			for range cap(failed) {
+				if err := <-failed; err != nil {
+					t.Errorf("a call that another instance could have answered: %v", err)
+				}
 			}
 		})
 	}

@@ -88,6 +88,9 @@ func (c *Conn) failed(ctx context.Context, ch *channel, p *livePolicy, bound lim
 	r := repeats{conn: c, policy: p, method: method}
 	var refusal error
 	for r.again(ctx, err) {
+		if refusal == nil && !p.keyed {
+			ctx = balancer.WithAttempts(ctx) // one repeat may find who refused the call, the next will not
+		}
 		refusal = err
 		if err = ch.cc.Invoke(ctx, method, req, reply, opts...); err == nil {
 			return nil

@@ -95,12 +95,14 @@ func (c *Conn) open(ctx context.Context, desc *grpc.StreamDesc, method string, p
 	p := c.live.Load()
 	c.budget.earn(p.limits)
 	opts = p.options(opts)
+	var again context.Context
 	if p.keyed {
 		ctx = balancer.WithAttempts(ctx)
+		again = ctx
 	}
 	s := &stream{
 		conn: c, ctx: ctx, desc: desc, opts: opts, place: place,
-		repeats: repeats{conn: c, policy: p, method: method},
+		repeats: repeats{conn: c, policy: p, method: method}, again: again,
 	}
 	// A failure to open is not repeated: no server was asked yet, so there is no refusal to look at.
 	cs, a, err := c.openOnce(ctx, desc, method, place, opts)
@@ -121,7 +123,8 @@ type stream struct {
 	opts  []grpc.CallOption
 	place *place
 
-	repeats repeats // of the receiving goroutine
+	repeats repeats         // of the receiving goroutine
+	again   context.Context // the same of all repeats; nil before the first
 
 	// settled says that the stream stays what it is: a message came back, a second one was sent, or the caller looked
 	// at what only belongs to one attempt. Once it is set cur and attempt do not change.
@@ -217,7 +220,10 @@ func (s *stream) received(err error) error {
 // reopen makes a new attempt and sends on it what was sent before. It reports false when that can't be done, and then
 // leaves the old attempt in place, with its error.
 func (s *stream) reopen() bool {
-	cs, a, err := s.conn.openOnce(s.ctx, s.desc, s.repeats.method, s.place, s.opts)
+	if s.again == nil {
+		s.again = balancer.WithAttempts(s.ctx)
+	}
+	cs, a, err := s.conn.openOnce(s.again, s.desc, s.repeats.method, s.place, s.opts)
 	if err != nil {
 		return false
 	}

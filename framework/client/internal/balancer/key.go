@@ -3,7 +3,8 @@ package balancer
 import (
 	"context"
 	"math/rand/v2"
-	"sync/atomic"
+	"slices"
+	"sync"
 
 	"google.golang.org/grpc/metadata"
 )
@@ -15,25 +16,52 @@ func WithKey(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, keyOf{}, key)
 }
 
-type attemptsOf struct{}
+type triedOf struct{}
 
-// counted is a context that counts the picks of one call; it is one object, since each call needs one.
-type counted struct {
+// tried is a context that remembers whom the picks of one call found; it is one object, since calls may need one each.
+type tried struct {
 	context.Context
-	picks atomic.Int32
+	mu   sync.Mutex
+	list []*Instance
 }
 
 // Value implements [context.Context].
-func (c *counted) Value(key any) any {
-	if _, ok := key.(attemptsOf); ok {
-		return &c.picks
+func (t *tried) Value(key any) any {
+	if _, ok := key.(triedOf); ok {
+		return t
 	}
-	return c.Context.Value(key)
+	return t.Context.Value(key)
 }
 
-// WithAttempts returns a context for one call whose picks are counted: the second goes to the instance that comes second
-// for its key, and so on, where without the count a repeat would find the instance that has just failed.
-func WithAttempts(ctx context.Context) context.Context { return &counted{Context: ctx} }
+// has reports whether the call was with i before; nil for a call of which nothing is remembered.
+func (t *tried) has(i *Instance) bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(t.list, i)
+}
+
+// add notes that the call is with i.
+func (t *tried) add(i *Instance) {
+	if t != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.list = append(t.list, i)
+	}
+}
+
+// WithAttempts returns a context for one call whose further attempts go to other instances than those before, while there
+// are any: a repeat is to find somebody who has not refused it yet, and with the rule [RingHash] who comes next for its key.
+func WithAttempts(ctx context.Context) context.Context {
+	return &tried{Context: ctx}
+}
+
+func triedBy(ctx context.Context) *tried {
+	t, _ := ctx.Value(triedOf{}).(*tried)
+	return t
+}
 
 // keyHash is the hash of a call's key: what [WithKey] says, else what the header says, else a random one.
 func keyHash(ctx context.Context, header string) uint64 {
@@ -48,14 +76,6 @@ func keyHash(ctx context.Context, header string) uint64 {
 		}
 	}
 	return rand.Uint64()
-}
-
-// attempt counts one pick of a call, from 0.
-func attempt(ctx context.Context) int {
-	if n, ok := ctx.Value(attemptsOf{}).(*atomic.Int32); ok {
-		return int(n.Add(1)) - 1
-	}
-	return 0
 }
 
 // hash is FNV-1a, whose value is the same in each process and each build.

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,10 +32,12 @@ type table struct {
 // Pick implements [balancer.Picker].
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	t := p.present()
+	had := triedBy(info.Ctx)
 	m, trial := t.trial(p, info.FullMethodName)
 	if m == nil {
-		m = &t.members[t.next(info)]
+		m = &t.members[t.next(info.Ctx, had)]
 	}
+	had.add(m.Instance)
 	r, err := m.leaf.Pick(info)
 	if err == nil && t.count {
 		r.Done = p.set.begin(t, m.Instance, info.FullMethodName, trial)
@@ -85,13 +88,20 @@ func (t *table) trial(p *picker, method string) (m *member, trial bool) {
 	return nil, false
 }
 
-func (t *table) next(info balancer.PickInfo) int {
+func (t *table) next(ctx context.Context, had *tried) int {
 	for _, n := range t.debuts {
 		if i := t.members[n].Instance; !i.called.Load() && i.called.CompareAndSwap(false, true) {
 			return n
 		}
 	}
-	return t.rule.choose(info.Ctx)
+	n := t.rule.choose(ctx, had)
+	for range t.members { // once mostly
+		if !had.has(t.members[n].Instance) {
+			break
+		}
+		n = (n + 1) % len(t.members)
+	}
+	return n
 }
 
 // call is one call whose end is waited for. They are used again, so that the wait allocates nothing.

@@ -17,7 +17,7 @@ type member struct {
 
 // rule chooses one of a table's members. It is safe for concurrent use and does not change but for its counters.
 type rule interface {
-	choose(ctx context.Context) int
+	choose(ctx context.Context, t *tried) int
 }
 
 // newRule makes the rule for members, of which there is one at least. turn counts picks from one table to the next.
@@ -46,7 +46,7 @@ type turns struct {
 	turn *atomic.Int64
 }
 
-func (t *turns) choose(context.Context) int { return int(uint64(t.turn.Add(1)) % t.n) }
+func (t *turns) choose(context.Context, *tried) int { return int(uint64(t.turn.Add(1)) % t.n) }
 
 // stride takes each member as often as its share says, spread evenly over time: stride scheduling (Waldspurger and Weihl
 // 1995) in the form of gRPC's proposal A58, which needs no lock. Each member is asked in turn; it gains its share of
@@ -70,7 +70,7 @@ func newStride(members []member, turn *atomic.Int64) *stride {
 	return s
 }
 
-func (s *stride) choose(context.Context) int {
+func (s *stride) choose(context.Context, *tried) int {
 	for n := uint64(len(s.gains)); ; { // ends within n turns: the largest takes each of its own
 		t := uint64(s.turn.Add(1))
 		i := t % n
@@ -99,7 +99,7 @@ type leastRequest struct {
 	upTo    []float64 // nil when all shares are even
 }
 
-func (l *leastRequest) choose(context.Context) int {
+func (l *leastRequest) choose(context.Context, *tried) int {
 	if len(l.members) == 1 {
 		return 0
 	}
@@ -141,28 +141,24 @@ type keyed struct {
 	inflight *atomic.Int64 // of all members
 }
 
-func (k *keyed) choose(ctx context.Context) int {
+func (k *keyed) choose(ctx context.Context, t *tried) int {
 	key := keyHash(ctx, k.header)
 	n := k.best(key, nil)
-	again := attempt(ctx) % len(k.members)
-	if again == 0 && !k.full(n) {
+	if !t.has(k.members[n].Instance) && !k.full(n) {
 		return n
 	}
-	// Seldom: the members that rank higher are passed over, because they had the call before or have too many.
+	// Seldom: those that rank higher are passed over, because they had the call before or have too many.
 	over := make([]bool, len(k.members))
-	for passed := 1; passed < len(k.members); passed++ {
-		over[n] = true
-		next := k.best(key, over)
-		if n = next; again > 0 {
-			again--
+	for next := n; next >= 0; next = k.best(key, over) {
+		if !t.has(k.members[next].Instance) && !k.full(next) {
+			return next
 		}
-		if again == 0 && !k.full(n) {
-			return n
-		}
+		over[next] = true
 	}
-	return k.best(key, nil) // all are full
+	return n
 }
 
+// best is the member that ranks highest of those that are not passed over; -1 for none.
 func (k *keyed) best(key uint64, over []bool) int {
 	best, top := -1, 0.0
 	for n := range k.members {

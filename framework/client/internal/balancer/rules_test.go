@@ -192,17 +192,22 @@ func TestKeysSpreadByWeight(t *testing.T) {
 
 func TestARepeatPassesOverWhoHadTheCall(t *testing.T) {
 	t.Parallel()
-	w := newWorld(balancer.Config{Rule: balancer.RingHash}, nil)
-	defer w.policy.Close()
-	w.set(addrs(3)...)
-	ctx := balancer.WithAttempts(balancer.WithKey(t.Context(), "key"))
-	var had []string
-	for range 4 {
-		addr, _, _ := w.pick(ctx)
-		had = append(had, addr)
-	}
-	if slices.Sort(had[:3]); len(slices.Compact(had[:3])) != 3 {
-		t.Errorf("three attempts at three instances went to %v", had)
+	for _, name := range balancer.Rules() {
+		w := newWorld(balancer.Config{Rule: name}, nil)
+		w.set(addrs(4)...)
+		for range 20 {
+			ctx := balancer.WithAttempts(balancer.WithKey(t.Context(), "key"))
+			var had []string
+			for range 5 {
+				addr, _, _ := w.pick(ctx)
+				had = append(had, addr)
+				w.picks(t.Context(), 3) // others call, too
+			}
+			if slices.Sort(had[:4]); len(slices.Compact(had[:4])) != 4 {
+				t.Errorf("%s: four attempts at four instances went to %v", name, had)
+			}
+		}
+		w.policy.Close()
 	}
 }
 
