@@ -250,6 +250,7 @@ func (f *Factory) options(p Policy, h *hub) []grpc.DialOption {
 		grpc.WithIdleTimeout(0), // an idle connection would drop its resolver, and its first call pay for both
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 3 * time.Second}),
 		grpc.WithMaxCallAttempts(maxCallAttempts),
+		grpc.WithUserAgent(f.p.Caller), // callees name us by it in logs, traces and metrics; gRPC adds itself
 	}
 	if k := p.KeepAlive; k.Time > 0 {
 		opts = append(opts, grpc.WithKeepaliveParams(keepalive.ClientParameters{

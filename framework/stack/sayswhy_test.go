@@ -358,6 +358,7 @@ func TestMetricsAreThoseOfTheirPage(t *testing.T) {
 	s := serveOn(t, etcd, func(p *stack.Params) {
 		p.Callees = []string{service}
 		p.Config.Telemetry.Traces.Endpoint = reserved(t)
+		p.Config.Telemetry.Metrics.Endpoint, p.Config.Telemetry.Metrics.Callers = reserved(t), true
 	})
 	if err := callTo(t, s, service); err != nil {
 		t.Fatal(err)

@@ -29,6 +29,24 @@ type MetricsConfig struct {
 	// NativeHistograms adds Prometheus native histograms (finer, one series each) to the classic buckets. Default false:
 	// they need a Prometheus that scrapes the protobuf format and cost a little more per call.
 	NativeHistograms bool `config:"native_histograms"`
+	// Callers counts the calls that are served by the service that makes them as well, by what it says of itself; at most 100
+	// are told apart. Default false: each caller of a method is a series of its own, and it takes two allocations a call.
+	Callers bool `config:"callers"`
+	// Endpoint is the host:port of a collector that all metrics are pushed to by OTLP, for example "otel-collector:4317".
+	// Default empty: nothing is pushed. The metrics are served to Prometheus in either case.
+	Endpoint string `config:"endpoint"`
+	// Protocol is "grpc" (default, usually port 4317) or "http" (usually port 4318).
+	Protocol string `config:"protocol"`
+	// Insecure pushes without TLS. Default false.
+	Insecure bool `config:"insecure"`
+	// CA is a PEM file with the authorities that may vouch for the collector. Default empty: those of the system.
+	CA string `config:"ca"`
+	// Headers are sent with every push, for example an API key. Default none.
+	Headers map[string]string `config:"headers" secret:"true"`
+	// Interval is the time between two pushes. Default 30 s; shorter shows sooner and sends more.
+	Interval time.Duration `config:"interval"`
+	// ExportTimeout bounds one push, retries included. Default 10 s.
+	ExportTimeout time.Duration `config:"export_timeout"`
 }
 
 // TracesConfig configures spans and their export by OTLP.
@@ -54,33 +72,47 @@ type TracesConfig struct {
 // DefaultConfig returns metrics on and traces off.
 func DefaultConfig() Config {
 	return Config{
-		Metrics: MetricsConfig{Enabled: true},
+		Metrics: MetricsConfig{Enabled: true, Protocol: ProtocolGRPC, Interval: 30 * time.Second, ExportTimeout: 10 * time.Second},
 		Traces:  TracesConfig{Protocol: ProtocolGRPC, SampleRatio: 0.01, ExportTimeout: 10 * time.Second},
 	}
 }
 
 // Validate reports the first setting that cannot be used.
 func (c Config) Validate() error {
-	t := c.Traces
-	if t.Endpoint != "" {
-		if strings.Contains(t.Endpoint, "://") {
-			return fmt.Errorf("traces.endpoint: %q is a URL; write only host:port, choose the protocol with traces.protocol and plain text with traces.insecure", t.Endpoint)
-		}
-		if host, port, err := net.SplitHostPort(t.Endpoint); err != nil || host == "" || port == "" {
-			return fmt.Errorf(`traces.endpoint: %q is no host:port; write for example "otel-collector:4317"`, t.Endpoint)
+	for _, to := range []collector{c.Metrics.collector(), c.Traces.collector()} {
+		if err := to.validate(); err != nil {
+			return fmt.Errorf("%s.%w", to.key, err)
 		}
 	}
-	if t.Protocol != ProtocolGRPC && t.Protocol != ProtocolHTTP {
-		return fmt.Errorf("traces.protocol: %q is unknown; write %q or %q", t.Protocol, ProtocolGRPC, ProtocolHTTP)
+	if m := c.Metrics; m.Endpoint != "" && !m.Enabled {
+		return fmt.Errorf("metrics.endpoint: %q is never used since metrics.enabled is false; change one of them", m.Endpoint)
 	}
-	if t.Insecure && t.CA != "" {
-		return fmt.Errorf("traces.ca: %q is never used since traces.insecure is true; remove one of them", t.CA)
+	if d := c.Metrics.Interval; d < time.Second {
+		return fmt.Errorf(`metrics.interval: "%v" is less than a second; write for example "30s"`, d)
 	}
-	if err := checkRatio(t.SampleRatio); err != nil {
+	if err := checkRatio(c.Traces.SampleRatio); err != nil {
 		return fmt.Errorf("traces.sample_ratio: %w", err)
 	}
-	if t.ExportTimeout <= 0 {
-		return fmt.Errorf(`traces.export_timeout: "%v" is not greater than zero; write for example "10s"`, t.ExportTimeout)
+	return nil
+}
+
+func (c collector) validate() error {
+	if c.endpoint != "" {
+		if strings.Contains(c.endpoint, "://") {
+			return fmt.Errorf("endpoint: %q is a URL; write only host:port, choose the protocol with %s.protocol and plain text with %s.insecure", c.endpoint, c.key, c.key)
+		}
+		if host, port, err := net.SplitHostPort(c.endpoint); err != nil || host == "" || port == "" {
+			return fmt.Errorf(`endpoint: %q is no host:port; write for example "otel-collector:4317"`, c.endpoint)
+		}
+	}
+	if c.protocol != ProtocolGRPC && c.protocol != ProtocolHTTP {
+		return fmt.Errorf("protocol: %q is unknown; write %q or %q", c.protocol, ProtocolGRPC, ProtocolHTTP)
+	}
+	if c.insecure && c.ca != "" {
+		return fmt.Errorf("ca: %q is never used since %s.insecure is true; remove one of them", c.ca, c.key)
+	}
+	if c.timeout <= 0 {
+		return fmt.Errorf(`export_timeout: "%v" is not greater than zero; write for example "10s"`, c.timeout)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func newExporter(ctx context.Context, cfg TracesConfig, log *zap.Logger, reg pro
 			return nil, err
 		}
 	}
-	u, err := newUploader(cfg)
+	u, err := newUploader(cfg.collector())
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (e *exporter) note(spans int, err error) {
 	e.mu.Unlock()
 	lost := 0
 	if part := (*rejectedError)(nil); errors.As(err, &part) {
-		lost = min(spans, int(part.spans))
+		lost = min(spans, int(part.count))
 	} else if err != nil {
 		lost = spans
 	}

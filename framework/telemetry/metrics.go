@@ -30,6 +30,13 @@ const (
 	labelMethod = "grpc_method"
 	labelStatus = "grpc_status"
 	labelCallee = "callee"
+	labelCaller = "caller"
+)
+
+// Labels of exemplars, as OpenTelemetry's own exporter names them.
+const (
+	exemplarTrace = "trace_id"
+	exemplarSpan  = "span_id"
 )
 
 // buckets returns the bounds of durations in seconds. They reach from a call on loopback to one that hangs; each bound
@@ -88,12 +95,14 @@ type clientInstruments struct {
 	callees map[string]*calls
 }
 
-func newInstruments(cfg MetricsConfig) (*calls, *clientInstruments) {
+// newInstruments labels all calls with both sides, as far as they are known: a server is the callee of its calls, and a client
+// their caller. That one label never changes within a process, so it costs calls nothing.
+func newInstruments(cfg MetricsConfig, service string) (*calls, *clientInstruments) {
 	if !cfg.Enabled {
 		return newCalls(nil, nil, nil), &clientInstruments{callees: map[string]*calls{}}
 	}
-	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets()}
+	histogram := func(name, help, side string, labels ...string) *prometheus.HistogramVec {
+		opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets(), ConstLabels: prometheus.Labels{side: service}}
 		if cfg.NativeHistograms {
 			opts.NativeHistogramBucketFactor = 1.1
 			opts.NativeHistogramMaxBucketNumber = 160
@@ -101,15 +110,15 @@ func newInstruments(cfg MetricsConfig) (*calls, *clientInstruments) {
 		}
 		return prometheus.NewHistogramVec(opts, labels)
 	}
-	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	gauge := func(name, help, side string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{side: service}}, labels)
 	}
 	server := newCalls(
-		histogram("grpc_server_call_duration_seconds", "Time from the first interceptor to the end of the call.", labelMethod, labelStatus),
-		gauge("grpc_server_calls_in_flight", "Calls that are being handled.", labelMethod), nil)
+		histogram("grpc_server_call_duration_seconds", "Time from the first interceptor to the end of the call.", labelCallee, labelMethod, labelStatus),
+		gauge("grpc_server_calls_in_flight", "Calls that are being handled.", labelCallee, labelMethod), nil)
 	return server, &clientInstruments{
-		durations: histogram("grpc_client_call_duration_seconds", "Time of the call as its caller sees it, retries included.", labelCallee, labelMethod, labelStatus),
-		inFlight:  gauge("grpc_client_calls_in_flight", "Calls that wait for their end.", labelCallee, labelMethod),
+		durations: histogram("grpc_client_call_duration_seconds", "Time of the call as its caller sees it, retries included.", labelCaller, labelCallee, labelMethod, labelStatus),
+		inFlight:  gauge("grpc_client_calls_in_flight", "Calls that wait for their end.", labelCaller, labelCallee, labelMethod),
 		callees:   map[string]*calls{},
 	}
 }
@@ -144,11 +153,14 @@ func (t *Telemetry) register(p Params) error {
 	build.Set(1)
 	cs := []prometheus.Collector{
 		build,
-		collectors.NewGoCollector(),
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsScheduler)),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}
 	if t.metrics {
 		cs = append(cs, t.server.durations, t.server.inFlight, t.client.durations, t.client.inFlight)
+	}
+	if t.callers != nil {
+		cs = append(cs, t.callers.total)
 	}
 	var errs []error
 	for _, c := range cs {
@@ -230,7 +242,8 @@ func (m *method) end(begin time.Time, code codes.Code, span trace.Span) {
 		o.Observe(seconds)
 		return
 	}
-	o.exemplar.ObserveWithExemplar(seconds, prometheus.Labels{"trace_id": span.SpanContext().TraceID().String()})
+	sc := span.SpanContext()
+	o.exemplar.ObserveWithExemplar(seconds, prometheus.Labels{exemplarTrace: sc.TraceID().String(), exemplarSpan: sc.SpanID().String()})
 }
 
 func (m *method) observer(code codes.Code) *observer {

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -212,8 +213,8 @@ func TestHandlerServesCallsRuntimeAndBuild(t *testing.T) {
 	rec := httptest.NewRecorder()
 	client.MetricsHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
-		`grpc_client_call_duration_seconds_bucket{callee="echo-service",grpc_method="` + unaryMethod + `",grpc_status="OK",le="0.001"}`,
-		`newsvc_build_info{go_version="go`, `incarnation="i1",service="echo",version="v1"} 1`, "go_goroutines ", "process_cpu_seconds_total ",
+		`grpc_client_call_duration_seconds_bucket{callee="echo-service",caller="echo",grpc_method="` + unaryMethod + `",grpc_status="OK",le="0.001"}`,
+		`newsvc_build_info{go_version="go`, `incarnation="i1",service="echo",version="v1"} 1`, "go_goroutines ", "go_sched_latencies_seconds_bucket{", "process_cpu_seconds_total ",
 	} {
 		if !strings.Contains(rec.Body.String(), want) {
 			t.Errorf("metrics lack %q", want)
@@ -269,11 +270,16 @@ func TestTwoCalleesHaveSeriesOfTheirOwn(t *testing.T) {
 func TestConfigMistakesNameTheKeyAndTheWayOut(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(*telemetry.Config){
-		`traces.endpoint: "http://c:4317" is a URL; write only host:port`: func(c *telemetry.Config) { c.Traces.Endpoint = "http://c:4317" },
-		`traces.endpoint: "collector" is no host:port`:                    func(c *telemetry.Config) { c.Traces.Endpoint = "collector" },
-		`traces.protocol: "udp" is unknown; write "grpc" or "http"`:       func(c *telemetry.Config) { c.Traces.Protocol = "udp" },
-		`traces.sample_ratio: "1.5" is no share`:                          func(c *telemetry.Config) { c.Traces.SampleRatio = 1.5 },
-		`traces.export_timeout: "0s" is not greater than zero`:            func(c *telemetry.Config) { c.Traces.ExportTimeout = 0 },
+		`traces.endpoint: "http://c:4317" is a URL; write only host:port`:         func(c *telemetry.Config) { c.Traces.Endpoint = "http://c:4317" },
+		`traces.endpoint: "collector" is no host:port`:                            func(c *telemetry.Config) { c.Traces.Endpoint = "collector" },
+		`traces.protocol: "udp" is unknown; write "grpc" or "http"`:               func(c *telemetry.Config) { c.Traces.Protocol = "udp" },
+		`traces.sample_ratio: "1.5" is no share`:                                  func(c *telemetry.Config) { c.Traces.SampleRatio = 1.5 },
+		`traces.export_timeout: "0s" is not greater than zero`:                    func(c *telemetry.Config) { c.Traces.ExportTimeout = 0 },
+		`metrics.endpoint: "http://c:4317" is a URL; write only host:port`:        func(c *telemetry.Config) { c.Metrics.Endpoint = "http://c:4317" },
+		`metrics.endpoint: "c:4317" is never used since metrics.enabled is false`: func(c *telemetry.Config) { c.Metrics.Endpoint, c.Metrics.Enabled = "c:4317", false },
+		`metrics.protocol: "udp" is unknown; write "grpc" or "http"`:              func(c *telemetry.Config) { c.Metrics.Protocol = "udp" },
+		`metrics.interval: "1ms" is less than a second`:                           func(c *telemetry.Config) { c.Metrics.Interval = time.Millisecond },
+		`metrics.export_timeout: "0s" is not greater than zero`:                   func(c *telemetry.Config) { c.Metrics.ExportTimeout = 0 },
 		`traces.ca: "ca.pem" is never used`: func(c *telemetry.Config) {
 			c.Traces.CA, c.Traces.Insecure = "ca.pem", true
 		},

@@ -24,6 +24,9 @@ func (t *Telemetry) unaryServer(ctx context.Context, req any, info *grpc.UnarySe
 	defer func() { // also runs when the handler panics; the panic goes on
 		code := codeOf(err, completed)
 		m.end(begin, code, span)
+		if t.callers != nil {
+			t.callers.count(ctx, m, code)
+		}
 		if span != nil {
 			endSpan(span, code, err, serverFault(code))
 		}
@@ -48,6 +51,9 @@ func (t *Telemetry) streamServer(srv any, ss grpc.ServerStream, info *grpc.Strea
 	defer func() {
 		code := codeOf(err, completed)
 		m.end(begin, code, span)
+		if t.callers != nil {
+			t.callers.count(ctx, m, code)
+		}
 		if span != nil {
 			endSpan(span, code, err, serverFault(code))
 		}
@@ -87,6 +93,9 @@ func (t *Telemetry) enter(ctx context.Context, m *method, fullMethod string) (co
 	opts := append(m.spanOpts[:len(m.spanOpts):len(m.spanOpts)], trace.WithSpanKind(trace.SpanKindServer))
 	if p, ok := peer.FromContext(ctx); ok {
 		opts = append(opts, trace.WithAttributes(semconv.NetworkPeerAddress(p.Addr.String())))
+	}
+	if name := callerOf(ctx); name != "" {
+		opts = append(opts, trace.WithAttributes(semconv.ServicePeerName(name)))
 	}
 	return t.start(ctx, m, fullMethod, opts)
 }

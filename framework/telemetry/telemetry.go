@@ -5,12 +5,13 @@
 // caller's header, or drawn, before anything is built; a call that is not sampled allocates nothing here. It is not a
 // log and not a profiler, and it does not see bytes, attempts or connections: whoever needs those adds a stats handler.
 //
-// [New] starts nothing unless traces have an endpoint; then spans are exported in the background until
+// [New] starts nothing unless traces or metrics have an endpoint; then they are exported in the background until
 // [Telemetry.Close].
 package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -25,6 +26,8 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+
+	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
 // scope names this package in the spans it makes.
@@ -45,6 +48,8 @@ type Telemetry struct {
 	metrics  bool
 	server   *calls
 	client   *clientInstruments
+	callers  *callers // nil: calls are not counted by who makes them
+	pusher   *pusher  // nil: metrics go nowhere by themselves
 
 	provider trace.TracerProvider
 	tracer   trace.Tracer
@@ -84,12 +89,23 @@ func New(ctx context.Context, cfg Config, p Params, opts ...Option) (*Telemetry,
 		opt.apply(&o)
 	}
 	t := &Telemetry{registry: prometheus.NewRegistry(), metrics: cfg.Metrics.Enabled}
-	t.server, t.client = newInstruments(cfg.Metrics)
+	t.server, t.client = newInstruments(cfg.Metrics, p.Service)
+	if cfg.Metrics.Enabled && cfg.Metrics.Callers {
+		t.callers = newCallers(p.Service)
+	}
 	if err := t.register(p); err != nil {
 		return nil, err
 	}
 	if err := t.startTraces(ctx, cfg.Traces, p, o); err != nil {
 		return nil, err
+	}
+	if cfg.Metrics.Endpoint != "" {
+		pusher, err := newPusher(cfg.Metrics, p, t.registry)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("start export of metrics to %q: %w", cfg.Metrics.Endpoint, err), t.closeTraces(ctx))
+		}
+		t.pusher = pusher
+		pusher.start(ctx)
 	}
 	return t, nil
 }
@@ -162,24 +178,37 @@ func (t *Telemetry) SetSampleRatio(ratio float64) error {
 	return nil
 }
 
-// Close exports the spans that are waiting, no longer than until ctx ends, and joins what New started. Interceptors may
-// still be called and then build no spans that anybody sees. Later calls return the same.
+// Close exports the spans that are waiting and the metrics as they are then, no longer than until ctx ends, and joins what New
+// started. Interceptors may still be called and then build no spans that anybody sees. Later calls return the same.
 func (t *Telemetry) Close(ctx context.Context) error {
 	t.closeOnce.Do(func() {
-		if t.sdk == nil {
-			return
-		}
-		err := t.sdk.Shutdown(ctx)
-		if t.exporter != nil {
-			// Without time left the provider passes its processors over, and nobody would let go of the exporter.
-			_ = t.batches.Shutdown(ctx) // does nothing the second time
-			t.exporter.abort()
-		}
-		if err != nil {
-			t.closeErr = fmt.Errorf("export the last spans: %w", err)
-		}
+		var pushErr error
+		pushed := loop.Start(ctx, func(ctx context.Context) {
+			if t.pusher != nil {
+				pushErr = t.pusher.close(ctx)
+			}
+		})
+		err := t.closeTraces(ctx)
+		<-pushed.Done()
+		t.closeErr = errors.Join(err, pushErr)
 	})
 	return t.closeErr
+}
+
+func (t *Telemetry) closeTraces(ctx context.Context) error {
+	if t.sdk == nil {
+		return nil
+	}
+	err := t.sdk.Shutdown(ctx)
+	if t.exporter != nil {
+		// Without time left the provider passes its processors over, and nobody would let go of the exporter.
+		_ = t.batches.Shutdown(ctx) // does nothing the second time
+		t.exporter.abort()
+	}
+	if err != nil {
+		return fmt.Errorf("export the last spans: %w", err)
+	}
+	return nil
 }
 
 func threshold(ratio float64) uint64 {
