@@ -65,7 +65,9 @@ func Module(service string, opts ...fx.Option) fx.Option {
 					f.boot, err = newBoot(service, p)
 					return f.boot, err
 				},
-				func(b *boot) (*config.Config, *zap.Logger, *slog.Logger) { return b.settings, b.log, stack.Slog(b.log) },
+				func(b *boot) (*config.Config, *zap.Logger, *slog.Logger) {
+					return b.Live.Current(), b.Log, stack.Slog(b.Log)
+				},
 				newStack,
 				provided,
 				func(s *stack.Stack) (*clientv3.Client, error) { return s.NeedEtcd() },
@@ -95,11 +97,7 @@ func newStack(p stackParams) (*stack.Stack, error) {
 	}
 	var err error
 	b.down = p.Down
-	b.stack, err = stack.New(stack.Params{
-		Service: b.service, Version: b.env.Version, Config: b.config, Settings: b.settings, Callees: b.callees,
-		Serves: b.serves, ServerOptions: opts, Log: b.log, Levels: b.levels,
-		Process: b.env.Process, Replace: b.env.Replace, Failed: b.partFailed,
-	})
+	b.stack, err = b.New(opts, b.partFailed)
 	return b.stack, err
 }
 
@@ -119,7 +117,7 @@ func provided(b *boot, s *stack.Stack) provisions {
 	p := provisions{
 		Clients: s.Clients(), Source: s.Source(),
 		Metrics: s.Telemetry().Registerer(), Tracer: s.Telemetry().TracerProvider(),
-		Draining: func(context.Context) <-chan struct{} { return nil }, Dev: Dev(b.env.Process.Dev), Subject: stack.Subject,
+		Draining: func(context.Context) <-chan struct{} { return nil }, Dev: Dev(b.Env.Process.Dev), Subject: stack.Subject,
 	}
 	if s.Server() != nil {
 		p.Draining = s.Server().DrainSignal()

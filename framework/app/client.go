@@ -55,7 +55,7 @@ func Client[C any](callee string, newClient func(grpc.ClientConnInterface) C, op
 	kind := reflect.TypeFor[C]().String() + "/" + o.name
 	return declared{
 		Option: fx.Options(
-			declare(declaration{where: where, callee: callee, client: kind}),
+			declare(stack.Declaration{Callee: callee}),
 			fx.Provide(fx.Annotate(provide, annotations...)),
 		),
 		client: kind, callee: callee, where: where,
@@ -102,12 +102,11 @@ func listed(opts []fx.Option) map[string]string {
 // defaults is a struct whose fields carry `config:"key"` tags; if it has a method Validate() error, that is called
 // before anything starts. The section must not be one of the framework's.
 func Config[T any](section string, defaults T) fx.Option {
-	where := caller()
 	if err := stack.CheckSection(section, defaults); err != nil {
 		return misuse("Config", err)
 	}
 	return fx.Options(
-		declare(declaration{where: where, section: &config.Section{Path: section, Defaults: defaults}}),
+		declare(stack.Declaration{Section: &config.Section{Path: section, Defaults: defaults}}),
 		fx.Provide(func(c *config.Config) (T, error) { return config.Get[T](c, section) }),
 	)
 }

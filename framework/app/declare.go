@@ -8,20 +8,12 @@ import (
 	"go.uber.org/dig"
 	"go.uber.org/fx"
 
-	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/internal/construct"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
-// declaration is what an option says before anything is built: the configuration is loaded from all of them together,
-// so that every section and every callee is validated before the first constructor runs.
-type declaration struct {
-	where   string          // file:line of the option
-	section *config.Section // a section of the domain's
-	callee  string          // a service that is called
-	client  string          // the type of the client and its name, for callees
-	serves  bool            // a gRPC service is offered
-}
+// declaration is what an option says before anything is built.
+type declaration struct{ stack.Declaration }
 
 const (
 	declarationGroup = `group:"newsvc.declarations"`
@@ -32,8 +24,8 @@ const (
 	serverGroup      = `group:"newsvc.server"`
 )
 
-func declare(d declaration) fx.Option {
-	return fx.Supply(fx.Annotate(d, fx.ResultTags(declarationGroup)))
+func declare(d stack.Declaration) fx.Option {
+	return fx.Supply(fx.Annotate(declaration{d}, fx.ResultTags(declarationGroup)))
 }
 
 // caller is the file:line of the code that called the exported function of this package.

@@ -19,19 +19,23 @@ import (
 type process struct {
 	starting context.Context // ends when the start is to end: with the first signal, or when it takes too long
 	giveUp   context.CancelCauseFunc
+	hangup   func(instead func()) // what SIGHUP does from then on
 	boot     atomic.Pointer[boot]
 	events   atomic.Pointer[fxevent.ZapLogger]
 }
 
 // booted takes note that the configuration is known; nothing has used gRPC yet.
 func (p *process) booted(b *boot) {
-	stack.TakeGRPCLog(b.log)
-	l := &fxevent.ZapLogger{Logger: b.log.Named("fx")}
+	stack.TakeGRPCLog(b.Log)
+	l := &fxevent.ZapLogger{Logger: b.Log.Named("fx")}
 	l.UseLogLevel(zapcore.DebugLevel)
 	l.UseErrorLevel(zapcore.DebugLevel) // Run reports errors, with the root cause first
 	p.events.Store(l)
 	p.boot.Store(b)
-	limit := b.config.App.StartTimeout
+	if b.Config.App.SIGHUP == stack.SIGHUPReload {
+		p.hangup(b.Live.Kick)
+	}
+	limit := b.Config.App.StartTimeout
 	time.AfterFunc(limit, func() { p.giveUp(fmt.Errorf("the start did not end within %v (app.start_timeout)", limit)) })
 }
 
@@ -59,7 +63,7 @@ func (h hooks) Append(hook fx.Hook) {
 	where := caller()
 	if hook.OnStop != nil {
 		hook.OnStop = guard.Within(hookTimeout, where+": a stop hook", hook.OnStop, func(err error) {
-			h.p.boot.Load().log.Error("a stop hook failed", zap.Error(err))
+			h.p.boot.Load().Log.Error("a stop hook failed", zap.Error(err))
 		})
 	}
 	h.append(where+": a start hook", hook)

@@ -24,8 +24,8 @@ import (
 
 // Run starts the service, waits for a signal or a failure, stops it and exits the process: with 0 when all work was
 // finished, with 1 when the start failed or something was cut, with 128+n when a second signal n arrives during the
-// stop. SIGINT, SIGTERM, SIGHUP and SIGQUIT stop; SIGQUIT logs the stacks of all goroutines first. service is the name
-// others call it by. It does not return.
+// stop. SIGINT, SIGTERM, SIGHUP and SIGQUIT stop; SIGQUIT logs the stacks of all goroutines first, and with app.sighup: reload
+// SIGHUP reads the configuration again instead. service is the name others call it by. It does not return.
 func Run(service string, opts ...fx.Option) {
 	os.Exit(run(service, opts))
 }
@@ -34,9 +34,9 @@ func Run(service string, opts ...fx.Option) {
 const constructing = 5 * time.Second
 
 func run(service string, opts []fx.Option) int {
-	signalled, release := stopsignal.Watch(os.Exit)
+	signalled, hangup, release := stopsignal.WatchHangup(os.Exit)
 	defer release()
-	p := &process{}
+	p := &process{hangup: hangup}
 	p.starting, p.giveUp = context.WithCancelCause(signalled)
 	defer p.giveUp(nil)
 	defer context.AfterFunc(signalled, func() { p.tell(signalled) })()
@@ -58,7 +58,7 @@ func run(service string, opts []fx.Option) int {
 		return complain(os.Stderr, service, err, opts)
 	}
 	b := p.boot.Load()
-	defer func() { _ = b.log.Sync() }() // terminals can't be synced, which is nobody's fault
+	defer func() { _ = b.Log.Sync() }() // terminals can't be synced, which is nobody's fault
 	return p.live(signalled, fxApp, func(err error) int { return complain(os.Stderr, service, err, opts) })
 }
 
@@ -87,10 +87,10 @@ func (p *process) live(signalled context.Context, app *fx.App, complain func(err
 	case err != nil && signalled.Err() == nil:
 		return complain(err)
 	case stopErr != nil || b.failed.Err() != nil:
-		b.log.Error("stopped, but not cleanly", zap.Error(cmp.Or(b.failed.Err(), stopErr)))
+		b.Log.Error("stopped, but not cleanly", zap.Error(cmp.Or(b.failed.Err(), stopErr)))
 		return 1
 	}
-	b.log.Info("stopped")
+	b.Log.Info("stopped")
 	return status
 }
 
@@ -100,7 +100,7 @@ func (b *boot) wait(signalled context.Context, app *fx.App) int {
 	select {
 	case asked := <-app.Wait():
 		b.told.Do(func() {
-			b.log.Info("stopping", zap.Stringer("reason", asked.Signal), zap.Int("status", asked.ExitCode))
+			b.Log.Info("stopping", zap.Stringer("reason", asked.Signal), zap.Int("status", asked.ExitCode))
 		})
 		return asked.ExitCode
 	case <-signalled.Done():
@@ -111,7 +111,7 @@ func (b *boot) wait(signalled context.Context, app *fx.App) int {
 // tell logs, once, which signal ended the process.
 func (p *process) tell(signalled context.Context) {
 	if b := p.boot.Load(); b != nil && signalled.Err() != nil {
-		b.told.Do(func() { stopsignal.Log(signalled, b.log) })
+		b.told.Do(func() { stopsignal.Log(signalled, b.Log) })
 	}
 }
 

@@ -31,7 +31,7 @@ func Serve[S any](register func(grpc.ServiceRegistrar, S), constructor any, args
 		return binding{func(r grpc.ServiceRegistrar) { register(r, impl.(S)) }}
 	}
 	return fx.Options(
-		declare(declaration{where: c.where, serves: true}),
+		declare(stack.Declaration{Serves: true}),
 		provide(c, turn, fx.ResultTags(bindingGroup)),
 	)
 }

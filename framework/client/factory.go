@@ -154,6 +154,26 @@ func (f *Factory) Update(callee string, p Policy) error {
 	return nil
 }
 
+// UpdateDefault makes p the policy of all callees that have none of their own, as Update does. On an error some of them may have it
+// and others not; callees that are first connected later have the old one.
+func (f *Factory) UpdateDefault(p Policy) error {
+	if err := prefixed("clients.defaults", p.Validate()); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, callee := range slices.Sorted(maps.Keys(f.conns)) {
+		if _, own := f.policies[callee]; own {
+			continue
+		}
+		if err := f.conns[callee].update(p); err != nil {
+			return fmt.Errorf("updating the policy of %q: %w", callee, err)
+		}
+	}
+	f.p.Default = p
+	return nil
+}
+
 // Callees returns the names of all connections made so far, sorted.
 func (f *Factory) Callees() []string {
 	f.mu.Lock()

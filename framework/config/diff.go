@@ -204,6 +204,12 @@ func (m mix) origins(path []string) {
 	}
 }
 
+// Reloads says whether any key of a section may change without a restart.
+func (c *Config) Reloads(section string) bool {
+	s := c.sectionAt(section)
+	return s != nil && c.nodeOf(s).reloads(false)
+}
+
 // reloads says whether all leaves at and below a node take effect without a restart, or any of them does.
 func (n *node) reloads(all bool) bool {
 	switch n.kind {

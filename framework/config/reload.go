@@ -64,6 +64,8 @@ type State struct {
 type Outcome struct {
 	// Applied are the keys that have taken effect.
 	Applied []Change
+	// Layers are those of [Sources.Layers] and [Reloader.SetLayer] that were read.
+	Layers []Layer
 	// State is what holds from now on.
 	State State
 }
@@ -80,6 +82,13 @@ func NewReloader(first *Config, src Sources, sections ...Section) *Reloader {
 
 // Current is what is in force. It never changes; a reload puts another one in its place.
 func (r *Reloader) Current() *Config { return r.force.Load() }
+
+// Layers are the layers from elsewhere that the next reload reads.
+func (r *Reloader) Layers() []Layer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.layers)
+}
 
 // State tells where the reloader stands.
 func (r *Reloader) State() State {
@@ -218,7 +227,7 @@ func (r *Reloader) Reload(ctx context.Context) Outcome {
 		s.Applied++
 		s.Loaded = time.Now()
 	})
-	out.Applied = applied
+	out.Applied, out.Layers = applied, src.Layers
 	return out
 }
 

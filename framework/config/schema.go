@@ -7,11 +7,22 @@ import (
 
 // Schema returns a JSON schema (draft 2020-12) of config.yaml: all sections with types and defaults, closed to unknown
 // keys. Secrets have no default in it. It is fit for encoding/json and the caller's own.
-func (c *Config) Schema() map[string]any {
-	s := groupSchema(c.root, nil)
+func (c *Config) Schema() map[string]any { return rootSchema(c.service, c.root) }
+
+// Schema is [Config.Schema] before anything is loaded. Its errors are mistakes in the program.
+func Schema(service string, sections ...Section) (map[string]any, error) {
+	root, _, err := newTree(sections)
+	if err != nil {
+		return nil, err
+	}
+	return rootSchema(service, root), nil
+}
+
+func rootSchema(service string, root *node) map[string]any {
+	s := groupSchema(root, nil)
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-	if c.service != "" {
-		s["title"] = c.service
+	if service != "" {
+		s["title"] = service
 	}
 	return s
 }

@@ -15,11 +15,27 @@ type AppConfig struct {
 	StopTimeout time.Duration `config:"stop_timeout"`
 	// StartTimeout bounds constructors and start hooks. Default 60s.
 	StartTimeout time.Duration `config:"start_timeout"`
+	// SIGHUP is what that signal does: "stop", as the other signals that end a process, or "reload", which reads the
+	// configuration again at once. Default "stop".
+	SIGHUP string `config:"sighup" enum:"stop|reload"`
+	// ConfigPoll is how often the configuration files are looked at. Default 2s; 0 looks only when SIGHUP says so. A look costs a
+	// few microseconds.
+	ConfigPoll time.Duration `config:"config_poll"`
+	// ConfigPrefix is a prefix in etcd below which further settings lie; they win over the files, and what is changed there reaches
+	// the running process. Default empty: none, and nothing waits for etcd. With it a start needs etcd, or the copy in
+	// discovery.cache_dir.
+	ConfigPrefix string `config:"config_prefix"`
 }
+
+// The values of [AppConfig.SIGHUP].
+const (
+	SIGHUPStop   = "stop"
+	SIGHUPReload = "reload"
+)
 
 // DefaultAppConfig returns the defaults named at the fields.
 func DefaultAppConfig() AppConfig {
-	return AppConfig{StopTimeout: 25 * time.Second, StartTimeout: time.Minute}
+	return AppConfig{StopTimeout: 25 * time.Second, StartTimeout: time.Minute, SIGHUP: SIGHUPStop, ConfigPoll: 2 * time.Second}
 }
 
 // Validate checks that there is time to start and to stop.
@@ -29,6 +45,15 @@ func (c AppConfig) Validate() error {
 		return fmt.Errorf("stop_timeout: %v is not positive; write for example \"25s\"", c.StopTimeout)
 	case c.StartTimeout <= 0:
 		return fmt.Errorf("start_timeout: %v is not positive; write for example \"60s\"", c.StartTimeout)
+	case c.SIGHUP != SIGHUPStop && c.SIGHUP != SIGHUPReload:
+		return fmt.Errorf("sighup: %q is unknown; write %q or %q", c.SIGHUP, SIGHUPStop, SIGHUPReload)
+	case c.ConfigPoll < 0 || c.ConfigPoll > 0 && c.ConfigPoll < 10*time.Millisecond:
+		return fmt.Errorf("config_poll: %v is too short; write for example \"2s\", or \"0s\" for never", c.ConfigPoll)
+	case c.ConfigPrefix == "":
+		return nil
+	}
+	if err := discovery.CheckPrefix(c.ConfigPrefix); err != nil {
+		return fmt.Errorf("config_prefix: %w", err)
 	}
 	return nil
 }

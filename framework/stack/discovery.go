@@ -160,7 +160,7 @@ func watchViewOf(w etcd.WatchState) *watchView {
 // explain says why nobody takes calls to a callee that is looked up by its name, and what may have been meant.
 func (s *Stack) explain(p *calleePage) {
 	c := p.Connection
-	if c == nil || p.Began.IsZero() || c.Connectivity == connectivity.Ready.String() || s.p.Config.policy(p.Callee).Target != "" {
+	if c == nil || p.Began.IsZero() || c.Connectivity == connectivity.Ready.String() || c.Policy.Target != "" {
 		return
 	}
 	p.Why = s.why(p.Callee, s.endpoints(p.Callee))

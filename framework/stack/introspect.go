@@ -19,21 +19,42 @@ type Question struct {
 	Serves   bool
 	// Dot is the graph of constructors in Graphviz' language.
 	Dot string
+	// Own are the service's own sections; the schema is made of them.
+	Own []config.Section
 }
+
+const questionSchema = "schema"
 
 // Answer is the answer, to be printed as JSON. Secrets are redacted.
 func (q Question) Answer() (any, error) {
 	switch q.Ask {
 	case "config":
-		return map[string]any{"service": q.Service, "sources": q.Settings.Sources(), "values": q.Settings.Values()}, nil
-	case "schema":
-		return q.Settings.Schema(), nil
+		return map[string]any{"service": q.Service, "sources": q.sources(), "values": q.Settings.Values()}, nil
+	case questionSchema:
+		return Schema(q.Service, q.Callees, q.Own...)
 	case "graph":
 		return map[string]string{"service": q.Service, "dot": q.Dot}, nil
 	case "callees":
 		return map[string]any{"service": q.Service, "serves": q.Serves, "callees": q.callees()}, nil
 	}
 	return nil, fmt.Errorf("NEWSVC_INTROSPECT=%q is no question; use config, schema, graph or callees", q.Ask)
+}
+
+// sources are the layers that were read, and one that was not.
+func (q Question) sources() []string {
+	all := q.Settings.Sources()
+	var app AppConfig
+	var err error
+	if read(q.Settings, "app", &app, &err); err == nil && app.ConfigPrefix != "" {
+		all = append(all, "etcd "+app.ConfigPrefix+" (not asked)")
+	}
+	return all
+}
+
+// Schema is the JSON schema of a service's whole configuration, for editors: the framework's sections, one for each callee, and the
+// service's own.
+func Schema(service string, callees []string, own ...config.Section) (map[string]any, error) {
+	return config.Schema(service, append(Sections(callees), own...)...)
 }
 
 // Print writes the answer.

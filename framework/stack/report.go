@@ -54,8 +54,8 @@ func (s *Stack) report() {
 	for _, callee := range s.p.Callees {
 		fields = append(fields, zap.String("callee."+callee, summary(s.p.Config.policy(callee))))
 	}
-	if s.p.Settings != nil {
-		fields = append(fields, zap.Strings("config", s.p.Settings.Sources()))
+	if settings := s.settings(); settings != nil {
+		fields = append(fields, zap.Strings("config", settings.Sources()))
 	}
 	s.log.Info("started", fields...)
 }

@@ -54,6 +54,8 @@ type Params struct {
 	Config Config
 	// Settings is where Config was read from, for the admin page and for errors that say where a limit was set. May be nil.
 	Settings *config.Config
+	// Live is the same configuration, kept current while the service runs; it takes the place of Settings. May be nil.
+	Live *Live
 	// Callees are the services that will be called; their connections are opened by Connect.
 	Callees []string
 	// Serves says that gRPC services will be registered on Server: the process then listens and registers itself.
@@ -162,7 +164,7 @@ func New(p Params) (*Stack, error) {
 	}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.serving = s.readiness.Condition(startCondition)
-	for _, step := range []func() error{s.buildTelemetry, s.buildDiscovery, s.buildClients, s.buildAuth, s.buildServer, s.buildAdmin, s.buildMetrics} {
+	for _, step := range []func() error{s.buildTelemetry, s.buildDiscovery, s.buildClients, s.buildAuth, s.buildServer, s.buildAdmin, s.buildMetrics, s.buildReload} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.Close(context.Background())) // nothing runs yet, so nothing is waited for
 		}
@@ -191,7 +193,7 @@ func (s *Stack) buildDiscovery() error {
 	s.near = newNearby(s.log.Named("discovery"))
 	source, registrar := s.p.Replace.Source, s.p.Replace.Registrar
 	c := s.p.Config
-	if source == nil || registrar == nil {
+	if source == nil || registrar == nil || s.p.Live != nil && s.p.Live.etcd != nil {
 		cli, err := etcdclient.New(c.Etcd, s.log.Named("etcd"))
 		if err != nil {
 			return fmt.Errorf("etcd: %w", err)
@@ -253,10 +255,11 @@ func (s *Stack) buildClients() error {
 
 // origin tells where a callee's setting was set, for the errors of calls.
 func (s *Stack) origin(callee, key string) string {
-	if s.p.Settings == nil {
+	settings := s.settings()
+	if settings == nil {
 		return ""
 	}
-	return s.p.Settings.Origin("clients." + callee + "." + key)
+	return settings.Origin("clients." + callee + "." + key)
 }
 
 func (s *Stack) buildServer() error {
@@ -295,7 +298,10 @@ func (s *Stack) buildAdmin() error {
 		Ready: http.HandlerFunc(s.serveReadyz), Metrics: s.telemetry.MetricsHandler(), LogLevel: s.levels,
 		Discovery: http.HandlerFunc(s.serveDiscovery),
 	}
-	if s.p.Settings != nil {
+	switch {
+	case s.p.Live != nil:
+		h.Config = s.p.Live.Handler(s.p.Live.configPage)
+	case s.p.Settings != nil:
 		h.Config = s.p.Settings.Handler()
 	}
 	a, err := admin.New(s.p.Config.Admin, h, s.log.Named("admin"))

@@ -43,6 +43,7 @@ func (s *Stack) Connect(ctx context.Context) error {
 		s.watchListener("admin", s.admin)
 	}
 	s.watch.Start(context.WithoutCancel(ctx), s.near.run) // ends with Drain or Close
+	s.startReload(context.WithoutCancel(ctx))             // the same
 	s.readiness.Subscribe(s.tellReadiness())
 	s.readiness.Start(context.WithoutCancel(ctx)) // ends with Close, not with the start
 	return s.connectCallees(ctx)

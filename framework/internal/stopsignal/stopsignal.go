@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -25,28 +26,45 @@ func (e Error) Error() string { return "signal " + e.Signal.String() }
 // ends the context with an [Error] as its cause; the second calls exit with 128 and the signal's number. stop gives the
 // signals back and waits for nothing but itself.
 func Watch(exit func(code int)) (ctx context.Context, stop func()) {
+	ctx, _, stop = WatchHangup(exit)
+	return ctx, stop
+}
+
+// WatchHangup is Watch with a function that gives SIGHUP another meaning: from its call on, SIGHUP calls instead, and stops
+// nothing; also where it was ignored, as under nohup. instead must return at once.
+func WatchHangup(exit func(code int)) (ctx context.Context, onHangup func(instead func()), stop func()) {
 	in := make(chan os.Signal, 2)
 	signal.Notify(in, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	if !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(in, syscall.SIGHUP)
 	}
+	var other atomic.Pointer[func()]
 	ctx, cancel := context.WithCancelCause(context.Background())
 	l := loop.Start(context.Background(), func(stopped context.Context) {
 		defer signal.Stop(in)
-		for first := true; ; first = false {
+		for first := true; ; {
 			select {
 			case <-stopped.Done():
 				return
 			case s := <-in:
 				n, _ := s.(syscall.Signal)
+				if instead := other.Load(); n == syscall.SIGHUP && instead != nil {
+					(*instead)()
+					continue
+				}
 				if !first {
 					exit(128 + int(n))
 				}
+				first = false
 				cancel(Error{n})
 			}
 		}
 	})
-	return ctx, func() { l.Stop(); cancel(context.Canceled) }
+	onHangup = func(instead func()) {
+		other.Store(&instead)
+		signal.Notify(in, syscall.SIGHUP)
+	}
+	return ctx, onHangup, func() { l.Stop(); cancel(context.Canceled) }
 }
 
 // Log writes which signal ended a context of [Watch], and for SIGQUIT the stacks of all goroutines.
