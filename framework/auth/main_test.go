@@ -221,7 +221,8 @@ type bench struct {
 	auth *auth.Auth
 	logs *observer.ObservedLogs
 	conn *grpc.ClientConn
-	seen context.Context // of the last call that reached a handler
+	dial func() (*grpc.ClientConn, error) // makes another one
+	seen context.Context                  // of the last call that reached a handler
 }
 
 type option func(*auth.Params, *[]grpc.ServerOption, *[]grpc.DialOption)
@@ -254,9 +255,12 @@ func newBench(t testing.TB, cfg auth.Config, opts ...option) *bench {
 	lis := bufconn.Listen(1 << 20)
 	go func() { _ = server.Serve(lis) }()
 	t.Cleanup(server.Stop)
-	conn, err := grpc.NewClient("passthrough:///user-service", append(dialOpts, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-		return lis.DialContext(ctx)
-	}))...)
+	b.dial = func() (*grpc.ClientConn, error) {
+		return grpc.NewClient("passthrough:///user-service", append(dialOpts, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return lis.DialContext(ctx)
+		}))...)
+	}
+	conn, err := b.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
