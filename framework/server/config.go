@@ -35,7 +35,7 @@ type Config struct {
 	Shedding Shedding `config:"shedding"`
 	// RateLimits bound the calls per second that this instance takes, by method: "/user.v1.UserService/CreateUser", or
 	// "/user.v1.UserService/*" and "*" for what has no entry of its own, which shares one bucket. A name that is not served is
-	// an error of the start. Default: none.
+	// an error of the start. It is set in files: flags and environment take the dots in names for levels. Default: none.
 	RateLimits map[string]RateLimit `config:"rate_limits"`
 	// Drain divides the time of a graceful stop.
 	Drain Drain `config:"drain"`

@@ -12,8 +12,11 @@ import (
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
 )
 
-// buildMetrics adds what is known of registration and discovery to the process' metrics.
+// buildMetrics adds what is known of refused calls, registration and discovery to the process' metrics.
 func (s *Stack) buildMetrics() error {
+	if err := s.registerServerMetrics(); err != nil {
+		return err
+	}
 	return s.telemetry.Registerer().Register(newDiscoveryMetrics(s))
 }
 

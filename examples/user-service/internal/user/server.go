@@ -7,6 +7,7 @@
 package user
 
 import (
+	"context"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,13 +19,17 @@ import (
 // Server implements userv1.UserServiceServer. Its methods may be called concurrently; it owns nothing to close.
 type Server struct {
 	userv1.UnimplementedUserServiceServer
-	store Store
+	store    Store
+	draining func(context.Context) <-chan struct{}
 }
 
 var _ userv1.UserServiceServer = (*Server)(nil)
 
-// NewServer answers a server over store, which the caller closes after the last call ended.
-func NewServer(store Store) *Server { return &Server{store: store} }
+// NewServer answers a server over store, which the caller closes after the last call ended. The channel that draining
+// answers is closed when the process is about to stop: watches then end, and their clients go on elsewhere.
+func NewServer(store Store, draining func(context.Context) <-chan struct{}) *Server {
+	return &Server{store: store, draining: draining}
+}
 
 // newID answers an id nobody has used, greater than those made earlier: lists show users by age.
 func newID() (string, error) {

@@ -22,12 +22,20 @@ import (
 	userv1 "github.com/newsvc/newsvc/proto/user/v1"
 )
 
+// never is the drain of a server that does not stop.
+func never(context.Context) <-chan struct{} { return nil }
+
 // serve runs the domain on a plain grpc.Server, which is all it needs.
 func serve(t *testing.T, store user.Store, opts ...grpc.ServerOption) userv1.UserServiceClient {
 	t.Helper()
+	return serveUntil(t, store, never, opts...)
+}
+
+func serveUntil(t *testing.T, store user.Store, draining func(context.Context) <-chan struct{}, opts ...grpc.ServerOption) userv1.UserServiceClient {
+	t.Helper()
 	listener := bufconn.Listen(1 << 16)
 	server := grpc.NewServer(opts...)
-	userv1.RegisterUserServiceServer(server, user.NewServer(store))
+	userv1.RegisterUserServiceServer(server, user.NewServer(store, draining))
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:///user-service",
@@ -283,7 +291,7 @@ func TestStorageFailuresAreLoggedInFullAndToldInBrief(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := user.NewServer(broken{err: tt.err}).GetUser(within(t), &userv1.GetUserRequest{Id: "x"})
+			_, err := user.NewServer(broken{err: tt.err}, never).GetUser(within(t), &userv1.GetUserRequest{Id: "x"})
 			if !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.err.Error()) {
 				t.Errorf("the operator is told %q, not the cause %q", err, tt.err)
 			}

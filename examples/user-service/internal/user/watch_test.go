@@ -160,6 +160,31 @@ func TestAWatchEndsWithItsClient(t *testing.T) {
 	}
 }
 
+func TestWatchesEndWhenTheServerBeginsToDrain(t *testing.T) {
+	t.Parallel()
+	drain := make(chan struct{})
+	client := serveUntil(t, open(t, sqliteConfig(t)), func(context.Context) <-chan struct{} { return drain })
+	var open []watcher
+	for range 3 {
+		w := watch(t, client, "")
+		expect(t, w, kindSync, "")
+		open = append(open, w)
+	}
+	close(drain)
+	open = append(open, watch(t, client, "")) // one that comes too late
+	for _, w := range open {
+		_, err := w.Recv()
+		if err == nil {
+			_, err = w.Recv() // the late one may have its first message
+		}
+		const text = "watch users: this instance is shutting down; continue with the last resume_token"
+		if status.Code(err) != codes.Unavailable || status.Convert(err).Message() != text {
+			t.Errorf("got %v, want Unavailable with %q", err, text)
+		}
+	}
+	createUser(t, client, "ann") // calls are answered as long as they come
+}
+
 // drained is a stream whose context the server can end with a cause.
 type drained struct {
 	grpc.ServerStream

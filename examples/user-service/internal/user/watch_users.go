@@ -16,10 +16,14 @@ import (
 // watchBatch is how many changes are read at once: enough to catch up fast, little enough to hold in memory.
 const watchBatch = 256
 
-// WatchUsers implements userv1.UserServiceServer. It ends when the stream's context does, with the cause: a server that
-// drains says so by ending the context with one.
+// errDraining is why a watch ends whose client is to go on elsewhere.
+var errDraining = errors.New("this instance is shutting down")
+
+// WatchUsers implements userv1.UserServiceServer. It ends as soon as the server drains, and not only when that has lost its
+// patience, so that clients are not without news for long. It ends with the stream's context, too, and says with its cause.
 func (s *Server) WatchUsers(req *userv1.WatchUsersRequest, stream grpc.ServerStreamingServer[userv1.WatchUsersResponse]) error {
-	ctx := stream.Context()
+	ctx, cancel := s.untilDrained(stream.Context())
+	defer cancel()
 	at, err := s.start(ctx, req.GetResumeToken())
 	if err != nil {
 		return watchEnd(ctx, err)
@@ -39,6 +43,22 @@ func (s *Server) WatchUsers(req *userv1.WatchUsersRequest, stream grpc.ServerStr
 			at = c.Position
 		}
 	}
+}
+
+// untilDrained answers ctx, ended also when the server drains.
+func (s *Server) untilDrained(ctx context.Context) (context.Context, context.CancelFunc) {
+	drained := s.draining(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-drained:
+			cancel(errDraining)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil); <-done }
 }
 
 // start answers where a watch begins. It tells at once when a token is too old, before the first message.
