@@ -19,7 +19,7 @@ func newGenerate(g *globals) *cobra.Command {
 		Short: "bring the Go code of the .proto files up to date",
 		Long: `Generate compiles the .proto files below proto/ and writes their Go code beside them: messages and gRPC stubs, the
 same bytes as protoc-gen-go and protoc-gen-go-grpc write. It needs no protoc, no buf and no network. Imports of
-google/protobuf, google/api, google/rpc and buf/validate are built in.
+google/protobuf, google/api, google/rpc, buf/validate and newsvc/auth are built in.
 
 The Go import path follows from the module and the directory; a go_package option in a file wins.`,
 		Example: `  newsvc generate

@@ -32,6 +32,8 @@ import (
 	_ "google.golang.org/protobuf/types/known/timestamppb"
 	_ "google.golang.org/protobuf/types/known/typepb"
 	_ "google.golang.org/protobuf/types/known/wrapperspb"
+
+	_ "github.com/newsvc/newsvc/proto/newsvc/auth/v1"
 )
 
 // CompileError lists what is wrong with .proto files.
