@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/stack"
 )

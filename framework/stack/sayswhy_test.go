@@ -357,6 +357,7 @@ func TestMetricsAreThoseOfTheirPage(t *testing.T) {
 	etcd := realEtcd(t)
 	s := serveOn(t, etcd, func(p *stack.Params) {
 		p.Callees = []string{service}
+		p.Config.Admin.TLS = selfSigned(t, time.Now().Add(time.Hour))
 		p.Config.Telemetry.Traces.Endpoint = reserved(t)
 		p.Config.Telemetry.Metrics.Endpoint, p.Config.Telemetry.Metrics.Callers = reserved(t), true
 	})

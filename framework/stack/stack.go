@@ -184,7 +184,7 @@ func (s *Stack) buildTelemetry() error {
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	s.telemetry = t
-	return nil
+	return t.Registerer().Register(newCertificateMetrics(s.p.Config))
 }
 
 // buildDiscovery makes the source behind its cache and the registrar, both on the process' one etcd client. Without

@@ -96,11 +96,16 @@ func (m *pusher) note(err error) {
 	}
 }
 
+// lastPush bounds the push at the end: a collector that is away must not hold up the end of the process.
+const lastPush = 2 * time.Second
+
 // close pushes the last state, while ctx lasts, and lets go of the collector.
 func (m *pusher) close(ctx context.Context) error {
 	if m.loop != nil {
 		m.loop.Stop()
 	}
+	ctx, cancel := context.WithTimeout(ctx, lastPush)
+	defer cancel()
 	err := m.push(ctx)
 	m.note(err)
 	if err != nil {
