@@ -212,27 +212,25 @@ func (ld *loader) text(out []setting, n *node, path []string, text string, pos P
 	return append(out, setting{path: path, value: plain, pos: pos})
 }
 
-// resolve finds the leaf of a dotted key. The rest of a key behind a map of scalars is the name of one entry,
-// whatever dots it has. The text says what is wrong, empty if nothing is.
+// resolve finds the leaf of a dotted key. The name of an entry of a map may have dots: it ends where the rest is a key of what
+// the map holds. The text says what is wrong, empty if nothing is.
 func (ld *loader) resolve(key string) (n *node, path []string, text string) {
 	n = ld.root
 	segs := strings.Split(key, ".")
-	for i, seg := range segs {
+	for i := 0; i < len(segs); i++ {
+		seg := segs[i]
 		switch n.kind {
 		case kindMap:
-			rest := strings.Join(segs[i:], ".")
-			if n.elem.kind != kindLeaf {
-				rest = seg
-			}
-			if rest == "" || strings.Contains(rest, pathSep) {
+			taken := n.elem.entryLength(segs[i:])
+			seg = strings.Join(segs[i:i+taken], ".")
+			i += taken - 1
+			if seg == "" || strings.Contains(seg, pathSep) {
 				return nil, nil, fmt.Sprintf("key %q names no entry; write %s.NAME", key, strings.Join(path, "."))
 			}
-			if n = n.elem; n.kind == kindLeaf {
-				return n, append(path, rest), ""
-			}
+			n = n.elem
 		case kindGroup:
 			if n.children[seg] == nil {
-				return nil, nil, ld.unknown(n, segs[:i+1])
+				return nil, nil, ld.unknown(n, append(slices.Clone(path), seg))
 			}
 			n = n.children[seg]
 		default:
@@ -244,6 +242,29 @@ func (ld *loader) resolve(key string) (n *node, path []string, text string) {
 		return nil, nil, fmt.Sprintf("%s is a group of keys, not a value; name one of its keys: %s", key, keysOf(n))
 	}
 	return n, path, ""
+}
+
+// entryLength is how many segments make the name of an entry of a map that holds what n describes.
+func (n *node) entryLength(segs []string) int {
+	if n.kind == kindLeaf {
+		return len(segs)
+	}
+	for taken := 1; taken < len(segs); taken++ {
+		at := n
+		for _, seg := range segs[taken:] {
+			if at != nil && at.kind == kindGroup {
+				at = at.children[seg]
+			} else if at != nil && at.kind == kindMap {
+				at = at.elem
+			} else {
+				at = nil
+			}
+		}
+		if at != nil && at.kind == kindLeaf {
+			return taken
+		}
+	}
+	return 1
 }
 
 // lookup returns the last value of an environment variable, as the system does.

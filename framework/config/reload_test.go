@@ -365,3 +365,15 @@ func TestATakerThatDoesNotReturnIsLeftBehind(t *testing.T) {
 		}
 	})
 }
+
+func TestNamesOfEntriesMayHaveDots(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, "server: {quota: {a.b/c: {rate: 1}}}\n", args("--set", "server.quota.a.b/c.burst=2", "--set", "server.labels.app.io/x=y"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := get[serverConfig](t, c, "server")
+	if s.Quota["a.b/c"] != (quota{1, 2}) || s.Labels["app.io/x"] != "y" {
+		t.Errorf("server: %+v", s)
+	}
+}
