@@ -55,6 +55,7 @@ func (c *Conn) invoke(ctx context.Context, method string, req, reply any, _ *grp
 		ctx = balancer.WithAttempts(ctx)
 	}
 
+	hedged := c.hedged(p, method, reply, opts)
 	var bound limit
 	now := time.Now()
 	if deadline, ok := ctx.Deadline(); ok {
@@ -64,14 +65,19 @@ func (c *Conn) invoke(ctx context.Context, method string, req, reply any, _ *grp
 	if p.timeout > 0 && (bound.until.IsZero() || bound.left > p.timeout) {
 		bound = limit{ours: true, left: p.timeout, until: now.Add(p.timeout)}
 		// gRPC knows the timeout of the methods in the service config, but does not count the wait for the resolver's
-		// first word.
-		if !c.factory.methods.byPath[method].unary || !ch.hub.heard.Load() {
+		// first word. Where calls are hedged it would bound each attempt for itself.
+		if hedged || !c.factory.methods.byPath[method].unary || !ch.hub.heard.Load() {
 			var cancel context.CancelFunc
 			callCtx, cancel = context.WithDeadline(ctx, bound.until)
 			defer cancel()
 		}
 	}
-	err := ch.cc.Invoke(callCtx, method, req, reply, opts...)
+	var err error
+	if hedged {
+		err = c.invokeHedged(callCtx, ch, p, method, req, reply, opts)
+	} else {
+		err = ch.cc.Invoke(callCtx, method, req, reply, opts...)
+	}
 	if err == nil {
 		return nil
 	}
@@ -87,10 +93,11 @@ func (c *Conn) failed(ctx context.Context, ch *channel, p *livePolicy, bound lim
 	}
 	r := repeats{conn: c, policy: p, method: method}
 	var refusal error
-	for r.again(ctx, err) {
-		if refusal == nil && !p.keyed {
-			ctx = balancer.WithAttempts(ctx) // one repeat may find who refused the call, the next will not
-		}
+	again := r.again(ctx, err)
+	if again && !p.keyed {
+		ctx = balancer.WithAttempts(ctx) // one repeat may find who refused the call, the next will not
+	}
+	for ; again; again = r.again(ctx, err) {
 		refusal = err
 		if err = ch.cc.Invoke(ctx, method, req, reply, opts...); err == nil {
 			return nil

@@ -27,6 +27,7 @@ type Conn struct {
 
 	live    atomic.Pointer[livePolicy]
 	budget  budget
+	hedges  hedges
 	breaker breaker
 	cur     atomic.Pointer[channel] // nil once closed
 
@@ -47,6 +48,7 @@ type livePolicy struct {
 	limits               budgetLimits
 	grpcRetries          bool
 	breaker              *BreakerPolicy  // nil while it bounds nothing
+	hedging              *liveHedging    // nil for none
 	keyed                bool            // calls have keys, and their picks are counted
 	compress             grpc.CallOption // nil for none
 	maxRecv              int             // for error texts
@@ -56,7 +58,7 @@ func liveOf(p Policy) *livePolicy {
 	return &livePolicy{
 		timeout: p.Timeout, openTimeout: p.OpenTimeout, attempts: p.NotProcessed.MaxAttempts,
 		limits: limitsOf(p.NotProcessed), grpcRetries: p.Retry.MaxAttempts > 1,
-		breaker: p.Breaker.active(), keyed: p.Balancer == RingHash, compress: compressWith(p.Compression), maxRecv: p.MaxRecvBytes,
+		breaker: p.Breaker.active(), hedging: p.Hedging.active(), keyed: p.Balancer == RingHash, compress: compressWith(p.Compression), maxRecv: p.MaxRecvBytes,
 	}
 }
 

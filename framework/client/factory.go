@@ -122,6 +122,7 @@ func (f *Factory) Conn(callee string) (*Conn, error) {
 	c.live.Store(liveOf(policy))
 	f.warnZone(callee, policy)
 	c.budget.fill(limitsOf(policy.NotProcessed))
+	c.hedges.budget.fill(hedgeLimits(policy.Hedging.BudgetRatio))
 	c.cur.Store(ch)
 	c.chain(f.p.Interceptors)
 	f.conns[callee] = c

@@ -62,6 +62,10 @@ var effects = map[string]string{
 	"not_processed.budget_tokens": "TestRepeatsAreBoundedByTheirPolicy",
 	"not_processed.budget_ratio":  "TestRepeatsAreBoundedByTheirPolicy",
 
+	"hedging.delay":        "TestASlowInstanceIsCutFromTheTail",
+	"hedging.max_attempts": "TestHedgesGoToOneMoreInstanceEach",
+	"hedging.budget_ratio": "TestHedgesAreAShareOfTheCalls",
+
 	"keepalive.time":                  "TestKeepAlivePingsAQuietConnectionWhenAsked",
 	"keepalive.timeout":               "TestKeepAliveGivesUpAConnectionThatDoesNotAnswer",
 	"keepalive.permit_without_stream": "TestKeepAlivePingsAQuietConnectionWhenAsked",

@@ -50,6 +50,8 @@ type Policy struct {
 	Retry RetryPolicy `config:"retry"`
 	// NotProcessed is about calls of any method that an instance refused before a handler ran.
 	NotProcessed RepeatPolicy `config:"not_processed"`
+	// Hedging sends calls of idempotent methods a second time when the answer is late.
+	Hedging HedgingPolicy `config:"hedging"`
 	// MaxRecvBytes bounds one received message. Default: 4194304 (4 MiB).
 	MaxRecvBytes int `config:"max_recv_bytes" reload:"pushed"`
 	// MaxSendBytes bounds one sent message. Default: 0, no limit but the server's.
@@ -131,6 +133,7 @@ func DefaultPolicy() Policy {
 			BudgetTokens: 100, BudgetRatio: 0.1,
 		},
 		NotProcessed: RepeatPolicy{MaxAttempts: 4, BudgetTokens: 100, BudgetRatio: 0.2},
+		Hedging:      defaultHedging(),
 		MaxRecvBytes: 4 << 20,
 		KeepAlive:    KeepAlive{Timeout: 5 * time.Second},
 		StartTimeout: 30 * time.Second,
@@ -147,6 +150,7 @@ func (p Policy) Validate() error {
 		prefixed("breaker", p.Breaker.validate()),
 		prefixed("retry", p.Retry.validate()),
 		prefixed("not_processed", p.NotProcessed.validate()),
+		prefixed("hedging", p.Hedging.validate()),
 		atLeast("max_recv_bytes", p.MaxRecvBytes, 1),
 		atLeast("max_send_bytes", p.MaxSendBytes, 0),
 		validateCompression(p.Compression),
@@ -221,7 +225,7 @@ func (p Policy) differs(o Policy) change {
 		p.WaitForReady != o.WaitForReady || p.HealthCheck != o.HealthCheck ||
 		p.Retry != o.Retry || p.MaxRecvBytes != o.MaxRecvBytes || p.MaxSendBytes != o.MaxSendBytes:
 		return changePushed
-	case p.OpenTimeout != o.OpenTimeout || p.Ejection != o.Ejection || p.Breaker != o.Breaker || p.NotProcessed != o.NotProcessed || p.Compression != o.Compression:
+	case p.OpenTimeout != o.OpenTimeout || p.Ejection != o.Ejection || p.Breaker != o.Breaker || p.NotProcessed != o.NotProcessed || p.Hedging != o.Hedging || p.Compression != o.Compression:
 		return changeLive
 	}
 	return changeNone

@@ -26,6 +26,10 @@ type State struct {
 	Replacing string `json:"replacing,omitempty"`
 	// Ejections counts how often an instance was ejected on the present connection.
 	Ejections int64 `json:"ejections"`
+	// Hedges counts the attempts that were made because an answer was late, and HedgesWon those of them whose answer came
+	// first.
+	Hedges    int64 `json:"hedges"`
+	HedgesWon int64 `json:"hedges_won"`
 	// Policy is the one in force.
 	Policy Policy `json:"policy"`
 }
@@ -34,7 +38,10 @@ type State struct {
 func (c *Conn) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := State{Callee: c.callee, Connectivity: connectivity.Shutdown.String(), Policy: c.policy}
+	s := State{
+		Callee: c.callee, Connectivity: connectivity.Shutdown.String(), Policy: c.policy,
+		Hedges: c.hedges.sent.Load(), HedgesWon: c.hedges.won.Load(),
+	}
 	for old := range c.retiring {
 		s.RunningCalls += old.active()
 	}
