@@ -53,6 +53,7 @@
 //   - readiness: named checks, one answer.
 //   - httpserver, admin: an HTTP listener; what operators ask, mounted on one.
 //   - etcdclient, certs: the process' one etcd client; TLS files that are looked at again when they change.
+//   - auth: who makes a call, by token or certificate, and what he may call.
 //   - coordination: one process at a time does something; leaders, locks and their fencing tokens.
 //   - devetcd: a real etcd in this process, for development and tests.
 //
