@@ -26,6 +26,9 @@ type ward struct {
 func newWard(t *testing.T, servers int, change func(*client.EjectionPolicy)) *ward {
 	t.Helper()
 	all, r := startPatients(t, servers)
+	for _, p := range all {
+		p.usual = time.Millisecond
+	}
 	p := client.DefaultPolicy()
 	quick(&p)
 	if change != nil {
@@ -40,7 +43,7 @@ func newWard(t *testing.T, servers int, change func(*client.EjectionPolicy)) *wa
 
 // learn makes calls until it is known what is usual.
 func (w *ward) learn() {
-	until := time.Now().Add(400 * time.Millisecond)
+	until := time.Now().Add(300 * time.Millisecond)
 	for time.Now().Before(until) {
 		mustCall(w.t, w.Conn)
 	}
@@ -147,13 +150,13 @@ func TestEjectionOfWhoIsSlow(t *testing.T) {
 				c.change(e)
 			})
 			w.learn()
-			w.sick(takes(40 * usual))
+			w.sick(takes(200 * time.Millisecond))
 			startLoad(t, w.Conn, 8)
 			if c.out {
 				eventually(t, "it is ejected", w.out)
 				return
 			}
-			pause(t, 1500*time.Millisecond)
+			pause(t, time.Second)
 			if w.out() {
 				t.Errorf("it is %s", ejected(w.Conn, w.all[0].addr))
 			}
@@ -179,15 +182,18 @@ func TestEjectionBaseTime(t *testing.T) {
 
 func TestEjectionMaxTime(t *testing.T) {
 	t.Parallel()
+	var wards [2]*ward
 	var tries [2]int64
 	for n, longest := range []time.Duration{50 * time.Millisecond, time.Hour} {
 		w := newWard(t, 2, func(e *client.EjectionPolicy) { e.BaseTime, e.MaxTime = 50*time.Millisecond, longest })
 		w.sick(fails(codes.Unavailable))
 		w.calls(10)
-		before := w.all[0].runs.Load()
+		wards[n], tries[n] = w, w.all[0].runs.Load()
 		startLoad(t, w.Conn, 2)
-		pause(t, 2500*time.Millisecond)
-		tries[n] = w.all[0].runs.Load() - before
+	}
+	pause(t, 2500*time.Millisecond)
+	for n, w := range wards {
+		tries[n] = w.all[0].runs.Load() - tries[n]
 	}
 	if tries[0] < 2*tries[1] {
 		t.Errorf("it was tried %d times when sentences don't grow, and %d times when they do", tries[0], tries[1])
@@ -257,7 +263,7 @@ func TestAnEjectedInstanceStaysOutWhileItDoesNotAnswerItsHealthCheck(t *testing.
 	startLoad(t, c, 2)
 	eventually(t, "it is ejected", func() bool { return ejected(c, sick.addr) != "" })
 	before := sick.runs.Load()
-	pause(t, 1500*time.Millisecond)
+	pause(t, 1200*time.Millisecond)
 	if n := sick.runs.Load() - before; n > 2 { // those that were under way
 		t.Errorf("it does not answer its health check and got %d calls", n)
 	}

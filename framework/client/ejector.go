@@ -35,6 +35,7 @@ type ejector struct {
 
 	mu      sync.Mutex // guards what follows
 	records map[*ejection.Instance]*ejectorRecord
+	states  map[*balancer.Instance]*ejection.Instance
 	timer   *time.Timer
 	closed  bool
 
@@ -55,7 +56,7 @@ var _ balancer.Filter = (*ejector)(nil)
 func newEjector(callee string, p Policy, unary func(method string) bool, log *zap.Logger) *ejector {
 	e := &ejector{
 		callee: callee, log: log, unary: unary, machine: ejection.New(p.Ejection.rules(), time.Now()),
-		records: map[*ejection.Instance]*ejectorRecord{},
+		records: map[*ejection.Instance]*ejectorRecord{}, states: map[*balancer.Instance]*ejection.Instance{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.policy.Store(ejectorPolicyOf(p))
@@ -109,27 +110,30 @@ func (e *ejector) Join(i *balancer.Instance, changed func()) balancer.Record {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.records[r.state] = r
+	e.states[i] = r.state
 	return r
 }
 
 // Eligible implements [balancer.Filter].
 func (e *ejector) Eligible(ready []*balancer.Instance) []*balancer.Instance {
-	states := make([]*ejection.Instance, 0, len(ready))
-	of := make(map[*balancer.Instance]*ejection.Instance, len(ready))
-	e.mu.Lock()
-	for state, r := range e.records {
-		of[r.of] = state
+	if !e.Active() {
+		return ready
 	}
-	e.mu.Unlock()
+	states := make([]*ejection.Instance, 0, len(ready))
+	e.mu.Lock()
 	for _, i := range ready {
-		if state := of[i]; state != nil {
+		if state := e.states[i]; state != nil {
 			states = append(states, state)
 		}
 	}
+	e.mu.Unlock()
+	if len(states) != len(ready) {
+		return ready // one has left; there is another set to come
+	}
 	e.tell(e.machine.Connected(states, time.Now())) // who returns by that is among those below
 	in := make([]*balancer.Instance, 0, len(ready))
-	for _, i := range ready {
-		if state := of[i]; state == nil || state.Takes() {
+	for n, i := range ready {
+		if states[n].Takes() {
 			in = append(in, i)
 		}
 	}
@@ -208,13 +212,14 @@ func (e *ejector) wake() {
 }
 
 func (e *ejector) tick() {
-	now := time.Now()
-	e.apply(e.machine.Tick(now))
-	for _, state := range e.machine.Due(now) {
-		e.ask(state)
+	if now := time.Now(); e.policy.Load().Enabled {
+		e.apply(e.machine.Tick(now))
+		for _, state := range e.machine.Due(now) {
+			e.ask(state)
+		}
 	}
 	e.ticking.Store(false)
-	if e.machine.Active() {
+	if e.policy.Load().Enabled && e.machine.Active() {
 		e.wake()
 	}
 }
@@ -267,6 +272,9 @@ func (r *ejectorRecord) Done(_ string, took time.Duration, info grpcbalancer.Don
 		return
 	}
 	outcome, code := outcomeOf(info)
+	if !r.policy.Load().Enabled { // any more
+		outcome = ejection.Ignored
+	}
 	r.apply(c.End(outcome, code, took))
 }
 
@@ -298,6 +306,7 @@ func (r *ejectorRecord) Leave() {
 	changes := r.machine.Remove(r.state, time.Now())
 	r.ejector.mu.Lock()
 	delete(r.records, r.state)
+	delete(r.states, r.of)
 	r.ejector.mu.Unlock()
 	r.apply(changes)
 }

@@ -51,6 +51,12 @@ var effects = map[string]string{
 	"ejection.max_share":   "TestEjectionMaxShare",
 	"ejection.slow_start":  "TestEjectionSlowStart",
 
+	"breaker.enabled":       "TestBreakerEnabled",
+	"breaker.ratio":         "TestBreakerRatioMinCallsAndWindow",
+	"breaker.min_calls":     "TestBreakerRatioMinCallsAndWindow",
+	"breaker.window":        "TestBreakerRatioMinCallsAndWindow",
+	"breaker.max_in_flight": "TestBreakerMaxInFlight",
+
 	"retry.max_attempts":    "TestMaxAttemptsBoundsRetries",
 	"retry.initial_backoff": "TestBackoffSpacesRetriesOut",
 	"retry.max_backoff":     "TestBackoffSpacesRetriesOut",

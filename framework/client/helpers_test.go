@@ -3,7 +3,11 @@ package client_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"net"
+	"os"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,11 +44,28 @@ var (
 	chatDesc = &grpc.StreamDesc{StreamName: "Chat", ServerStreams: true, ClientStreams: true}
 )
 
+// serveVariable is set for a process that is to be a server and nothing else.
+const serveVariable = "CLIENTTEST_SERVE"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(serveVariable) != "" {
+		os.Exit(serveAlone())
+	}
+	moreAtOnce(4)
 	if err := registerEcho(); err != nil {
 		panic(err) // the descriptor below is wrong
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// moreAtOnce lets n tests run in parallel at least, unless a flag says how many: they wait more than they compute.
+func moreAtOnce(n int) {
+	flag.Parse()
+	set := runtime.GOMAXPROCS(0) >= n
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
+	if !set {
+		_ = flag.Set("test.parallel", strconv.Itoa(n))
+	}
 }
 
 // registerEcho links the descriptor of the test service into the process, as generated code would.

@@ -77,7 +77,7 @@ func TestACallGivenUpWhileNobodyIsThereSaysWhyToo(t *testing.T) {
 	r.fail(`nothing under "/newsvc/default"`)
 	c := asked(t, r, func(string, []client.EndpointState) string { return "reason" }, func(p *client.Policy) { p.Timeout = time.Minute })
 	ctx, cancel := context.WithCancel(t.Context())
-	stop := time.AfterFunc(30*time.Millisecond, cancel)
+	stop := time.AfterFunc(300*time.Millisecond, cancel) // by then the resolver has said something
 	defer stop.Stop()
 	_, err := call(ctx, c, methodPut)
 	wantCode(t, err, codes.Canceled)

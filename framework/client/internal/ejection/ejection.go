@@ -24,6 +24,7 @@ package ejection
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,6 +98,8 @@ type Machine struct {
 
 	mu        sync.Mutex // guards what follows and the phases of instances; taken before an instance's own lock
 	instances []*Instance
+	outs      int           // instances that are ejected, connected or not
+	seen      int           // counts calls of Connected
 	learned   time.Duration // when the methods' limits were set last
 	changes   []Change      // not handed out yet
 }
@@ -117,6 +120,7 @@ func (m *Machine) Add(name string) *Instance {
 	i.well.Store(true)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	i.index = len(m.instances)
 	m.instances = append(m.instances, i)
 	return i
 }
@@ -126,15 +130,13 @@ func (m *Machine) Add(name string) *Instance {
 func (m *Machine) Remove(i *Instance, now time.Time) []Change {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for n, known := range m.instances {
-		if known == i {
-			m.instances = append(m.instances[:n:n], m.instances[n+1:]...)
-		}
+	last := m.instances[len(m.instances)-1]
+	m.instances[i.index], last.index = last, i.index
+	m.instances = m.instances[:len(m.instances)-1]
+	if i.out() {
+		m.inLocked(i)
 	}
-	if Phase(i.phase.Load()) == Trial {
-		m.trials.Add(-1)
-	}
-	i.phase.Store(int32(In))
+	i.connected = false // a call that still runs ejects it no more
 	m.pardonLocked(m.at(now))
 	return m.takeLocked()
 }
@@ -158,25 +160,20 @@ func (m *Machine) Active() bool {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, i := range m.instances {
-		if i.out() || i.busy() {
-			return true
-		}
-	}
-	return false
+	return m.outs > 0 || slices.ContainsFunc(m.instances, (*Instance).busy)
 }
 
 // Connected tells which instances calls could be sent to, ejected ones included; the others are not connected. Ejected
 // ones are pardoned when too few are left.
 func (m *Machine) Connected(list []*Instance, now time.Time) []Change {
-	in := make(map[*Instance]bool, len(list))
-	for _, i := range list {
-		in[i] = true
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.seen++
+	for _, i := range list {
+		i.seen = m.seen
+	}
 	for _, i := range m.instances {
-		i.connectLocked(in[i], m.cfg.Load().Consecutive)
+		i.connectLocked(i.seen == m.seen, m.cfg.Load().Consecutive)
 	}
 	m.pardonLocked(m.at(now))
 	return m.takeLocked()
@@ -272,6 +269,7 @@ func (m *Machine) ejectLocked(i *Instance, r Reason, now time.Duration) bool {
 	i.phase.Store(int32(Out))
 	i.reset()
 	if fresh {
+		m.outs++
 		i.since = now
 		m.changes = append(m.changes, Change{Instance: i, Ejected: true, Reason: r, For: d})
 	}
@@ -280,13 +278,18 @@ func (m *Machine) ejectLocked(i *Instance, r Reason, now time.Duration) bool {
 
 // returnLocked lets an ejected instance take calls again.
 func (m *Machine) returnLocked(i *Instance, now time.Duration, pardoned bool) {
+	m.inLocked(i)
+	i.reset()
+	m.changes = append(m.changes, Change{Instance: i, Reason: i.reason, For: now - i.since, Pardoned: pardoned})
+	i.since, i.returned, i.canary = now, true, false
+}
+
+func (m *Machine) inLocked(i *Instance) {
+	m.outs--
 	if Phase(i.phase.Load()) == Trial {
 		m.trials.Add(-1)
 	}
 	i.phase.Store(int32(In))
-	i.reset()
-	m.changes = append(m.changes, Change{Instance: i, Reason: i.reason, For: now - i.since, Pardoned: pardoned})
-	i.since, i.returned, i.canary = now, true, false
 }
 
 // mayEjectLocked reports whether one more may go, and that the others are not in the same trouble: at least half of
@@ -322,7 +325,7 @@ func allowed(connected int, share float64) int {
 // pardonLocked lets ejected instances return until no more are out than may be: first those that were out least often,
 // and of them those that are due first.
 func (m *Machine) pardonLocked(now time.Duration) {
-	for {
+	for m.outs > 0 {
 		connected, out := 0, 0
 		var first *Instance
 		for _, i := range m.instances {

@@ -39,8 +39,8 @@ func sick(w *world) map[string]struct {
 func TestASickInstanceGetsUnderTwoPercentOfTheCallsAndReturnsWhenItIsWell(t *testing.T) {
 	t.Parallel()
 	for name := range sick(nil) {
-		for _, load := range []string{"30 per second", "1000 per second", "8 callers", "64 callers"} {
-			for _, instances := range []int{2, 3, 5, 20} {
+		for _, load := range []string{"30 per second", "400 per second", "16 callers"} {
+			for _, instances := range []int{2, 5, 20} {
 				if load == "30 per second" && strings.Contains(name, "half") {
 					continue // too few calls to tell shares apart in time
 				}
@@ -242,7 +242,7 @@ func TestSentencesGrowAndStartAnewAfterACalmTime(t *testing.T) {
 	w.nodes[0].answer = func(string) (time.Duration, codes.Code) { return time.Millisecond, codes.Unavailable }
 	before := len(w.log)
 	w.run(time.Second)
-	if len(w.log) == before || !strings.Contains(w.log[before], "ejected=true") || !(strings.Contains(w.log[before], "for 2.") || strings.Contains(w.log[before], "for 1.")) {
+	if len(w.log) == before || !strings.Contains(w.log[before], "ejected=true") || !strings.Contains(w.log[before], "for 2s") {
 		t.Errorf("after a calm time: %v", w.log[before:])
 	}
 }

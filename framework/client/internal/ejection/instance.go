@@ -69,6 +69,8 @@ type Instance struct {
 	judged   int           // calls that it is made of
 
 	// What follows is guarded by the machine's lock.
+	index     int // in the machine's list
+	seen      int // the machine's count when it was connected last
 	connected bool
 	returned  bool          // it has been out
 	since     time.Duration // in phase In: its return; else its ejection

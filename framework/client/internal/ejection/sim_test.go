@@ -75,6 +75,7 @@ func newWorld(t *testing.T, cfg ejection.Config, instances int) *world {
 		t: t, m: ejection.New(cfg, start), now: start, start: start, rng: rand.New(rand.NewPCG(1, 2)),
 		timeout: 5 * time.Second, methods: []string{"/a", "/b"},
 	}
+	w.m.Steady()
 	for n := range instances {
 		nd := &node{Instance: w.m.Add(fmt.Sprint(n)), answer: w.well, probe: func() bool { return true }}
 		w.nodes = append(w.nodes, nd)
