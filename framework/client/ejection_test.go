@@ -285,3 +285,25 @@ func TestAnEjectionIsLoggedOnceAndSoIsTheReturn(t *testing.T) {
 		}
 	}
 }
+
+func TestEjectionWorksWithEachRule(t *testing.T) {
+	t.Parallel()
+	for _, rule := range []string{client.WeightedRoundRobin, client.LeastRequest, client.RingHash} {
+		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
+			all, r := startPatients(t, 3)
+			c := connect(t, r, func(p *client.Policy) {
+				quick(p)
+				p.Balancer = rule
+			})
+			eventually(t, "all take calls", func() bool { return allIn(c, 3) })
+			startLoad(t, c, 4) // without a key calls go anywhere
+			all[0].falls(fails(codes.Unavailable))
+			eventually(t, "it is ejected", func() bool { return ejected(c, all[0].addr) != "" })
+			all[0].heals()
+			eventually(t, "it is back", func() bool { return allIn(c, 3) })
+			before := all[0].runs.Load()
+			eventually(t, "it has calls again", func() bool { return all[0].runs.Load() > before+10 })
+		})
+	}
+}
