@@ -253,13 +253,19 @@ func (s *Stack) buildClients() error {
 	return nil
 }
 
-// origin tells where a callee's setting was set, for the errors of calls.
+// origin tells which key holds a callee's setting and where that was set, for the errors of calls.
 func (s *Stack) origin(callee, key string) string {
-	settings := s.settings()
+	settings := s.Settings()
 	if settings == nil {
 		return ""
 	}
-	return settings.Origin("clients." + callee + "." + key)
+	whole := "clients." + callee + "." + key
+	from := settings.Origin(whole)
+	if from == "" { // a callee that no option names
+		whole = "clients.defaults." + key
+		from = settings.Origin(whole)
+	}
+	return whole + ", from " + from
 }
 
 func (s *Stack) buildServer() error {
