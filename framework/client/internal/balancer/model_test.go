@@ -189,7 +189,7 @@ func TestPicksGoToExactlyThoseThatMayHaveThem(t *testing.T) {
 					return
 				}
 				got := map[string]int{}
-				for range 60 * len(want) {
+				for range 200 * len(want) {
 					r, err := m.cc.state.Picker.Pick(grpcbalancer.PickInfo{Ctx: t.Context(), FullMethodName: "/s/M"})
 					if err != nil {
 						t.Fatalf("pick: %v, while %v take calls", err, want)
@@ -205,7 +205,7 @@ func TestPicksGoToExactlyThoseThatMayHaveThem(t *testing.T) {
 					}
 				}
 				for _, addr := range want {
-					if w := m.there[addr].instance.Weight; got[addr] == 0 && (w == 0 || w >= 60) {
+					if w := m.there[addr].instance.Weight; got[addr] == 0 && (w == 0 || w >= 100) {
 						t.Fatalf("%s: %s was never picked of %v: %v", m.config.Rule, addr, want, got)
 					}
 				}
