@@ -133,7 +133,10 @@ func (r *repeats) again(ctx context.Context, err error) bool {
 	if r.wait == nil {
 		r.wait = backoff.New(repeatBase, repeatLimit)
 	}
-	pause := max(r.wait.Next(), notprocessed.Wait(err))
+	pause := r.wait.Next()
+	if r.made > 0 { // the first repeat most likely comes to another instance, which asked for nothing
+		pause = max(pause, notprocessed.Wait(err))
+	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
 		return false
 	}

@@ -18,7 +18,8 @@ func later(wait time.Duration) handler {
 	}
 }
 
-func TestARepeatWaitsAsLongAsTheServerAsks(t *testing.T) {
+// The first repeat does not: it most likely comes to another instance.
+func TestASecondRepeatWaitsAsLongAsTheServerAsks(t *testing.T) {
 	t.Parallel()
 	const wait = 300 * time.Millisecond // more than any wait of our own
 	s := startServer(t, "127.0.0.1:0", later(wait))
@@ -27,8 +28,8 @@ func TestARepeatWaitsAsLongAsTheServerAsks(t *testing.T) {
 	began := time.Now()
 	_, err := call(t.Context(), c, methodPut)
 	wantCode(t, err, codes.Unavailable)
-	if n, took := s.runs.Load(), time.Since(began); n != 3 || took < 2*wait {
-		t.Errorf("%d attempts took %s; want 3, with at least %s between them", n, took, wait)
+	if n, took := s.runs.Load(), time.Since(began); n != 3 || took < wait {
+		t.Errorf("%d attempts took %s; want 3, with at least %s between the last two", n, took, wait)
 	}
 }
 
@@ -39,7 +40,7 @@ func TestACallIsNotRepeatedWhenItMustWaitPastItsDeadline(t *testing.T) {
 	ready(t, c)
 	_, err := call(t.Context(), c, methodPut)
 	wantCode(t, err, codes.Unavailable)
-	if n := s.runs.Load(); n != 1 {
-		t.Errorf("%d attempts were made, want one", n)
+	if n := s.runs.Load(); n != 2 {
+		t.Errorf("%d attempts were made, want two", n)
 	}
 }

@@ -94,10 +94,13 @@ func (s *shedded) refuse(tell func(metadata.MD)) error {
 	return pushback(tell, wait, "this instance is overloaded; other instances take the call")
 }
 
+// maxRetryPushback bounds what gRPC's own retries are told to wait: they wait that long for another instance, too.
+const maxRetryPushback = 100 * time.Millisecond
+
 // pushback refuses a call unprocessed and says how long to wait before it is repeated: to gRPC's retries in the trailer,
-// to our client in the status.
+// to our client, which tries another instance before it waits, in the status.
 func pushback(tell func(metadata.MD), wait time.Duration, text string) error {
-	tell(metadata.Pairs(pushbackHeader, strconv.FormatInt(max(1, wait.Milliseconds()), 10)))
+	tell(metadata.Pairs(pushbackHeader, strconv.FormatInt(max(1, min(wait, maxRetryPushback).Milliseconds()), 10)))
 	return notprocessed.Later(text, wait)
 }
 
