@@ -313,7 +313,7 @@ func (s *Server) grpcOptions() []grpc.ServerOption {
 		opts = append(opts, grpc.NumStreamWorkers(uint32(l.StreamWorkers))) // Validate bounds it
 	}
 	if s.tls != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(s.tls)))
+		opts = append(opts, grpc.Creds(toldCredentials{credentials.NewTLS(s.tls), &handshakeLog{log: s.log.Logger, told: map[string]*handshakeFailures{}}}))
 	}
 	return append(opts, s.opts.grpc...)
 }
