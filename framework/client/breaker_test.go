@@ -108,14 +108,17 @@ func TestBreakerRatioMinCallsAndWindow(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0", failsWhile(&sick))
 	of := func(change func(*client.BreakerPolicy)) int64 {
 		sick.Store(false)
-		c := connect(t, newRegistry(s.addr), breaking(change))
+		c := connect(t, newRegistry(s.addr), breaking(func(b *client.BreakerPolicy) {
+			b.Window = time.Hour // however slow this machine is
+			change(b)
+		}))
 		for range 100 {
 			mustCall(t, c)
 		}
 		sick.Store(true)
 		return reached(t, c, s, 400)
 	}
-	usual := of(nil)
+	usual := of(func(*client.BreakerPolicy) {})
 	if n := of(func(b *client.BreakerPolicy) { b.Ratio = 4 }); n < usual+40 {
 		t.Errorf("ratio: %d of 400 calls came through with 4, %d with 2", n, usual)
 	}

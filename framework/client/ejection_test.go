@@ -167,7 +167,10 @@ func TestOneSickInstanceOfFiveIsLeftAndTakenUpAgain(t *testing.T) {
 			for _, p := range all {
 				p.usual = usual
 			}
-			change, sickFor, window, back := quick, 2*time.Second, 1500*time.Millisecond, 10*time.Second
+			change, sickFor, window, back := func(p *client.Policy) {
+				quick(p)
+				p.Ejection.BaseTime, p.Ejection.MaxTime = 2*time.Second, 2*time.Second // tries are few calls of few
+			}, time.Duration(0), 1500*time.Millisecond, 20*time.Second
 			if *full {
 				change, sickFor, window, back = nil, 10*time.Second, 20*time.Second, 15*time.Second
 			}

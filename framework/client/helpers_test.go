@@ -58,10 +58,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// moreAtOnce lets n tests run in parallel at least, unless a flag says how many: they wait more than they compute.
+// moreAtOnce lets n tests run in parallel at least, unless a flag says how many: they wait more than they compute, but under
+// the race detector.
 func moreAtOnce(n int) {
 	flag.Parse()
-	set := runtime.GOMAXPROCS(0) >= n
+	set := underRace || runtime.GOMAXPROCS(0) >= n
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
 	if !set {
 		_ = flag.Set("test.parallel", strconv.Itoa(n))
