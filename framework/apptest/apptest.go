@@ -52,7 +52,7 @@ type plan struct {
 type ServiceOption struct {
 	name     string
 	opts     []fx.Option
-	args     []string
+	settings [][2]string
 	replicas int
 }
 
@@ -63,9 +63,9 @@ func Service(name string, opts ...fx.Option) *ServiceOption {
 	return &ServiceOption{name: name, opts: opts, replicas: 1}
 }
 
-// Set gives the service a setting, as the flag --set key=value does.
+// Set gives the service a setting, written as for the flag --set key=value. [Apps.Set] changes it while the service runs.
 func (s *ServiceOption) Set(key, value string) *ServiceOption {
-	s.args = append(s.args, "--set", key+"="+value)
+	s.settings = append(s.settings, [2]string{key, value})
 	return s
 }
 
@@ -136,20 +136,23 @@ func Start(t testing.TB, opts ...Option) *Apps {
 }
 
 // environment is what an instance finds around it.
-func (a *Apps) environment(i *Instance, args []string) *app.Environment {
-	settings := []string{
-		"--set", "admin.enabled=false", "--set", "admin.listen=127.0.0.1:0", "--set", "http.listen=127.0.0.1:0", "--set", "log.format=json",
-		"--set", "server.drain.min_window=0s", "--set", "server.drain.max_window=0s",
+func (a *Apps) environment(i *Instance, own [][2]string) *app.Environment {
+	settings := [][2]string{
+		{"admin.enabled", "false"}, {"admin.listen", "127.0.0.1:0"}, {"http.listen", "127.0.0.1:0"}, {"log.format", "json"},
+		{"server.drain.min_window", "0s"}, {"server.drain.max_window", "0s"},
 	}
 	env := &app.Environment{Log: i.log}
 	if a.etcd != nil {
-		settings = append(settings, "--set", "server.listen=127.0.0.1:0", "--set", "etcd.endpoints="+a.etcd.Addr())
+		settings = append(settings, [2]string{"server.listen", "127.0.0.1:0"}, [2]string{"etcd.endpoints", a.etcd.Addr()})
 	}
 	if a.traces {
-		settings = append(settings, "--set", "telemetry.traces.sample_ratio=1")
+		settings = append(settings, [2]string{"telemetry.traces.sample_ratio", "1"})
 		env.Replace.Spans = i.spans
 	}
-	env.Sources.Service, env.Sources.Args, env.Sources.NoFile = i.service, append(settings, args...), true
+	env.Sources.Service, env.Sources.NoFile = i.service, true
+	for _, s := range append(settings, own...) {
+		env.Set(s[0], s[1])
+	}
 	env.Process.Dev = true
 	if a.memory != nil {
 		env.Replace.Source, env.Replace.Registrar = a.memory, a.memory
@@ -210,6 +213,19 @@ func (a *Apps) Instances(service string) []*Instance {
 		a.t.Fatalf("apptest: service %q was not started, only %q; start it with Service or Fake", service, slices.Sorted(maps.Keys(a.instances)))
 	}
 	return slices.Clone(all)
+}
+
+// Set changes a setting of a service while it runs, in all its instances, as a change of a configuration file does, and returns
+// when it has taken effect. One that is not valid, or needs a restart, ends the test.
+func (a *Apps) Set(service, key, value string) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	defer cancel()
+	for _, i := range a.Instances(service) {
+		if err := i.stack.Set(ctx, key, value); err != nil {
+			a.t.Fatalf("apptest: service %q: %v", service, err)
+		}
+	}
 }
 
 // Stop stops a service now, all its instances one after the other, gracefully, as a signal would.

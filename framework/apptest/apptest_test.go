@@ -220,6 +220,32 @@ func TestSettingsAreThoseOfTheTestAlone(t *testing.T) {
 	}
 }
 
+func TestASettingChangesWhileTheServiceRuns(t *testing.T) {
+	t.Parallel()
+	apps := apptest.Start(t,
+		apptest.Fake("last-service", func(r grpc.ServiceRegistrar) { testpb.RegisterTestServiceServer(r, &silent{}) }),
+		relayService().Replicas(2).Set("clients.last-service.timeout", "1h"))
+	for _, limit := range []string{"20ms", "30ms"} {
+		apps.Set("relay-service", "clients.last-service.timeout", limit)
+		for range 2 {
+			_, err := testpb.NewTestServiceClient(apps.Conn("relay-service")).UnaryCall(t.Context(), &testpb.SimpleRequest{})
+			if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "within "+limit) {
+				t.Errorf("err = %v; want the limit of %s", err, limit)
+			}
+		}
+	}
+	for want, setting := range map[string][2]string{
+		"it needs a restart":            {"server.listen", ":1"},
+		`"soon" is no duration`:         {"clients.last-service.timeout", "soon"},
+		`clients.last-service.timeouts`: {"clients.last-service.timeouts", "1s"},
+	} {
+		if got := recorded(t, func(tb testing.TB) { apps.With(tb).Set("relay-service", setting[0], setting[1]) }); !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	apps.Set("relay-service", "clients.last-service.timeout", "10ms") // what was refused has left nothing behind
+}
+
 func TestCallWithoutInstancesSaysWhy(t *testing.T) {
 	t.Parallel()
 	apps := apptest.Start(t, relayService().Set("clients.last-service.timeout", "100ms"))

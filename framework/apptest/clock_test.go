@@ -3,6 +3,7 @@ package apptest_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,12 +19,12 @@ import (
 // silent never answers.
 type silent struct {
 	testpb.UnimplementedTestServiceServer
-	asked time.Duration // the time that its last caller gave it
+	asked atomic.Int64 // the time that its last caller gave it, in nanoseconds
 }
 
 func (s *silent) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 	deadline, _ := ctx.Deadline()
-	s.asked = time.Until(deadline)
+	s.asked.Store(int64(time.Until(deadline)))
 	<-ctx.Done()
 	return nil, context.Cause(ctx)
 }
@@ -49,8 +50,8 @@ func TestATimeoutOfFiveSecondsFiresAtOnceInABubble(t *testing.T) {
 			if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), `no answer from "last-service" within `+limit.String()) {
 				t.Errorf("%s: err = %v; want the limit that fired", service, err)
 			}
-			if callee.asked <= limit-time.Second || callee.asked > limit {
-				t.Errorf("%s: the callee was given %v, want %v", service, callee.asked, limit)
+			if asked := time.Duration(callee.asked.Load()); asked <= limit-time.Second || asked > limit {
+				t.Errorf("%s: the callee was given %v, want %v", service, asked, limit)
 			}
 		}
 	})

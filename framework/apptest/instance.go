@@ -31,7 +31,7 @@ func (i *Instance) start(s *ServiceOption) {
 	t.Helper()
 	i.fx = fx.New(
 		fx.NopLogger,
-		fx.Supply(i.apps.environment(i, s.args)),
+		fx.Supply(i.apps.environment(i, s.settings)),
 		app.Module(s.name, s.opts...),
 		fx.Populate(&i.stack),
 	)
