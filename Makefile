@@ -26,7 +26,7 @@ SOAK_ROWS ?= 1
 SOAK_PACKAGES ?= ./framework/discovery ./framework/discovery/etcd/... ./framework/discovery/cache/... ./framework/discovery/discoverytest/... ./framework/grpcresolver/...
 SOAK_COUNT ?= 5
 # Where make generate writes.
-GENERATED := proto third_party templates/gomod
+GENERATED := proto third_party templates/gomod framework/stack/settingdocs.go
 # What make breaking compares with.
 AGAINST ?= main
 
@@ -93,8 +93,9 @@ arch: ## the house rules of framework/internal/archtest
 	go test ./framework/internal/archtest
 
 .PHONY: generate
-generate: ## write third_party, all generated Go and the go.mod of created projects anew
+generate: ## write third_party, all generated Go, the texts of settings and the go.mod of created projects anew
 	go run -C tools/gen ./thirdparty -root ../..
+	go run -C tools/gen ./settingdocs -root ../..
 	$(BUF) generate
 	go run ./cmd/newsvc/internal/scaffold/gomod
 

@@ -27,7 +27,7 @@ type Policy struct {
 	// another word for that; "least_request" draws two and takes the one with fewer calls in flight; "ring_hash" takes the
 	// same one for the same key, see [WithHashKey]; "pick_first" stays with one, drawn at random, until it is lost, and
 	// looks at neither weight nor zone. Default: "round_robin".
-	Balancer string `config:"balancer" reload:"pushed"`
+	Balancer string `config:"balancer" reload:"pushed" enum:"round_robin|weighted_round_robin|least_request|ring_hash|pick_first"`
 	// SlowStart is how long an instance that joins takes less than its share, from a tenth up to the whole, so that
 	// caches fill and code warms up under little load. Its first call comes at once. Default: 0, it takes its share
 	// from the start.

@@ -8,7 +8,8 @@
 // reported together, in one [Error].
 //
 // Tags of a field: config:"key" names it (snake_case, "-" hides it from configuration), secret:"true" shows it as ***
-// everywhere, reload:"live|pushed|redial" says what a later change takes (absent: a restart).
+// everywhere, reload:"live|pushed|redial" says what a later change takes (absent: a restart). For the schema alone, enum:"a|b" lists
+// all values that Validate lets pass, and doc:"..." says what the key means.
 //
 // It is not a global registry: [Load] reads the sources it is given once and returns. A [Reloader] reads them again when
 // they change and tells what of that takes effect.

@@ -34,6 +34,7 @@ type node struct {
 	children map[string]*node // kindGroup
 	elem     *node            // kindMap: what each entry looks like
 	entry    bool             // it is the elem of a map
+	field    field            // that it was made of; the zero value for a section
 }
 
 func (n *node) names() []string { return slices.Sorted(maps.Keys(n.children)) }
@@ -127,11 +128,15 @@ type field struct {
 	typ    reflect.Type
 	secret bool
 	reload string
+	enum   []string     // the only values; nil for any
+	owner  reflect.Type // the struct, and name of the field in Go, for its documentation
+	goName string
+	doc    string // from the tag
 }
 
 // newNode makes the node of a type. The stack holds the structs around it: a type that holds itself has no end.
 func newNode(t reflect.Type, sec *section, f field, stack []reflect.Type) (*node, error) {
-	n := &node{typ: t, section: sec, secret: f.secret, reload: f.reload}
+	n := &node{typ: t, section: sec, secret: f.secret, reload: f.reload, field: f}
 	if slices.Contains(stack, t) {
 		return nil, fmt.Errorf("type %s contains itself; a section needs a fixed depth", t)
 	}
@@ -208,7 +213,11 @@ func fieldsOf(t reflect.Type) ([]field, error) {
 		if !keyPattern.MatchString(name) {
 			return nil, fmt.Errorf("field %s.%s has config tag %q; write a snake_case key, or \"-\" to hide the field", t, sf.Name, name)
 		}
-		f := field{name: name, index: sf.Index, typ: sf.Type, secret: sf.Tag.Get("secret") == "true", reload: sf.Tag.Get("reload")}
+		f := field{name: name, index: sf.Index, typ: sf.Type, secret: sf.Tag.Get("secret") == "true", reload: sf.Tag.Get("reload"),
+			owner: t, goName: sf.Name, doc: sf.Tag.Get("doc")}
+		if enum := sf.Tag.Get("enum"); enum != "" {
+			f.enum = strings.Split(enum, "|")
+		}
 		if !slices.Contains([]string{"", "live", "pushed", "redial"}, f.reload) {
 			return nil, fmt.Errorf("field %s.%s has reload tag %q; write live, pushed or redial, or leave it out", t, sf.Name, f.reload)
 		}

@@ -22,14 +22,14 @@ import (
 type Config struct {
 	// Level is the least severe level that is written: debug, info, warn or error. Default info. Debug costs CPU and
 	// disk with every call. It can be changed for a while with a [LevelHandler].
-	Level string `config:"level" reload:"live"`
+	Level string `config:"level" reload:"live" enum:"debug|info|warn|error"`
 	// Levels are levels of single loggers by name, for example {discovery: debug}; a name also stands for what is under
 	// it ("discovery.etcd"), and the longest one decides. Default none. Each entry of a level that only some loggers
 	// write costs the others a comparison of names.
-	Levels map[string]string `config:"levels" reload:"live"`
+	Levels map[string]string `config:"levels" reload:"live" enum:"debug|info|warn|error"`
 	// Format is json (one object per line, for machines), console (for people) or auto: console when the output is a
 	// terminal or the process runs under development, else json. Default auto.
-	Format string `config:"format"`
+	Format string `config:"format" enum:"json|console|auto"`
 	// Caller adds the file and line of each entry, for about one microsecond each. Default false.
 	Caller bool `config:"caller"`
 	// Development makes auto choose console. It is set by the program that starts the process, not by configuration.

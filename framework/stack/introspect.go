@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	"github.com/newsvc/newsvc/framework/config"
@@ -54,7 +55,11 @@ func (q Question) sources() []string {
 // Schema is the JSON schema of a service's whole configuration, for editors: the framework's sections, one for each callee, and the
 // service's own.
 func Schema(service string, callees []string, own ...config.Section) (map[string]any, error) {
-	return config.Schema(service, append(Sections(callees), own...)...)
+	texts := settingDocs()
+	docs := func(owner reflect.Type, field string) string {
+		return texts[owner.PkgPath()+"."+owner.Name()+"."+field]
+	}
+	return config.Schema(service, docs, append(Sections(callees), own...)...)
 }
 
 // Print writes the answer.

@@ -105,8 +105,8 @@ func (l *Live) readEtcd(ctx context.Context, early *config.Config, src *config.S
 	return nil
 }
 
-// settings is the configuration in force; nil when there is none to look into.
-func (s *Stack) settings() *config.Config {
+// Settings is the configuration in force at this moment; nil when the stack was made without any.
+func (s *Stack) Settings() *config.Config {
 	if s.p.Live != nil {
 		return s.p.Live.Current()
 	}

@@ -54,7 +54,7 @@ func (s *Stack) report() {
 	for _, callee := range s.p.Callees {
 		fields = append(fields, zap.String("callee."+callee, summary(s.p.Config.policy(callee))))
 	}
-	if settings := s.settings(); settings != nil {
+	if settings := s.Settings(); settings != nil {
 		fields = append(fields, zap.Strings("config", settings.Sources()))
 	}
 	s.log.Info("started", fields...)

@@ -36,7 +36,7 @@ type MetricsConfig struct {
 	// Default empty: nothing is pushed. The metrics are served to Prometheus in either case.
 	Endpoint string `config:"endpoint"`
 	// Protocol is "grpc" (default, usually port 4317) or "http" (usually port 4318).
-	Protocol string `config:"protocol"`
+	Protocol string `config:"protocol" enum:"grpc|http"`
 	// Insecure pushes without TLS. Default false.
 	Insecure bool `config:"insecure"`
 	// CA is a PEM file with the authorities that may vouch for the collector. Default empty: those of the system.
@@ -55,7 +55,7 @@ type TracesConfig struct {
 	// trace context that a caller sends is passed on to callees in either case.
 	Endpoint string `config:"endpoint"`
 	// Protocol is "grpc" (default, usually port 4317) or "http" (usually port 4318).
-	Protocol string `config:"protocol"`
+	Protocol string `config:"protocol" enum:"grpc|http"`
 	// Insecure sends spans without TLS. Default false.
 	Insecure bool `config:"insecure"`
 	// CA is a PEM file with the authorities that may vouch for the collector. Default empty: those of the system.
