@@ -236,7 +236,7 @@ func TestASettingChangesWhileTheServiceRuns(t *testing.T) {
 	}
 	for want, setting := range map[string][2]string{
 		"it needs a restart":            {"server.listen", ":1"},
-		`"soon" is no duration`:         {"clients.last-service.timeout", "soon"},
+		`"soon" is not a duration`:      {"clients.last-service.timeout", "soon"},
 		`clients.last-service.timeouts`: {"clients.last-service.timeouts", "1s"},
 	} {
 		if got := recorded(t, func(tb testing.TB) { apps.With(tb).Set("relay-service", setting[0], setting[1]) }); !strings.Contains(got, want) {
