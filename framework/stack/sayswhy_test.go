@@ -21,6 +21,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/newsvc/newsvc/framework/auth"
 	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/stack"
@@ -360,6 +361,8 @@ func TestMetricsAreThoseOfTheirPage(t *testing.T) {
 		p.Config.Admin.TLS = selfSigned(t, time.Now().Add(time.Hour))
 		p.Config.Telemetry.Traces.Endpoint = reserved(t)
 		p.Config.Telemetry.Metrics.Endpoint, p.Config.Telemetry.Metrics.Callers = reserved(t), true
+		guarded(t, p)
+		p.Config.Auth.Rules = []auth.Rule{{Methods: []string{"*"}, Anyone: true}}
 	})
 	if err := callTo(t, s, service); err != nil {
 		t.Fatal(err)
