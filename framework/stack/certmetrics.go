@@ -26,12 +26,18 @@ func (m *certificateMetrics) Describe(out chan<- *prometheus.Desc) { out <- m.de
 // Collect implements [prometheus.Collector].
 func (m *certificateMetrics) Collect(out chan<- prometheus.Metric) {
 	add := func(use string, expiries []certs.Expiry) {
+		first := map[string]float64{} // one file may hold a certificate and be its own authority
 		for _, e := range expiries {
 			at := 0.0
 			if e.Err == nil {
 				at = float64(e.At.Unix())
 			}
-			out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, at, use, e.File)
+			if before, twice := first[e.File]; !twice || at < before {
+				first[e.File] = at
+			}
+		}
+		for file, at := range first {
+			out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, at, use, file)
 		}
 	}
 	c := m.config

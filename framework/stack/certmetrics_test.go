@@ -48,6 +48,7 @@ func TestMetricsTellWhenCertificatesExpire(t *testing.T) {
 	p, _, _ := params(t)
 	until := time.Now().Add(48 * time.Hour)
 	p.Config.Admin.TLS = selfSigned(t, until)
+	p.Config.Admin.TLS.ClientCA = p.Config.Admin.TLS.Cert // one file in two roles
 	p.Config.HTTP.TLS = selfSigned(t, until)
 	policy := client.DefaultPolicy()
 	policy.TLS = certs.ClientConfig{CA: p.Config.Admin.TLS.Cert}
