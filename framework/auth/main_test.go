@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -222,7 +223,7 @@ type bench struct {
 	logs *observer.ObservedLogs
 	conn *grpc.ClientConn
 	dial func() (*grpc.ClientConn, error) // makes another one
-	seen context.Context                  // of the last call that reached a handler
+	last atomic.Pointer[context.Context]  // of the last call that reached a handler
 }
 
 type option func(*auth.Params, *[]grpc.ServerOption, *[]grpc.DialOption)
@@ -269,6 +270,9 @@ func newBench(t testing.TB, cfg auth.Config, opts ...option) *bench {
 	return b
 }
 
+// seen is the context of the last call that reached a handler.
+func (b *bench) seen() context.Context { return *b.last.Load() }
+
 func (b *bench) register(s *grpc.Server) {
 	unary := func(full string) grpc.MethodDesc {
 		_, name, _ := strings.Cut(full[1:], "/")
@@ -278,7 +282,7 @@ func (b *bench) register(s *grpc.Server) {
 				return nil, err
 			}
 			return ic(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: full}, func(ctx context.Context, _ any) (any, error) {
-				b.seen = ctx
+				b.last.Store(&ctx)
 				subject, _ := auth.Subject(ctx)
 				return wrapperspb.String(subject), nil
 			})
@@ -288,7 +292,8 @@ func (b *bench) register(s *grpc.Server) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "authtest.v1.Plain", Methods: []grpc.MethodDesc{unary(read), unary(write)},
 		Streams: []grpc.StreamDesc{{StreamName: "Follow", ServerStreams: true, Handler: func(_ any, ss grpc.ServerStream) error {
-			b.seen = ss.Context()
+			ctx := ss.Context()
+			b.last.Store(&ctx)
 			subject, _ := auth.Subject(ss.Context())
 			return ss.SendMsg(wrapperspb.String(subject))
 		}}},

@@ -117,7 +117,7 @@ func TestACertificateTellsWhichServiceCalls(t *testing.T) {
 			if who := b.admitted(read, ""); who != tc.service {
 				t.Errorf("the caller is %q, want %q", who, tc.service)
 			}
-			id, _ := auth.FromContext(b.seen)
+			id, _ := auth.FromContext(b.seen())
 			if id.Service != tc.service || id.Subject != "" || len(tc.pair.Leaf.URIs) > 0 && id.SPIFFE != tc.pair.Leaf.URIs[0].String() {
 				t.Errorf("identity = %+v", id)
 			}
@@ -151,7 +151,7 @@ func TestRulesAdmitServicesByTheirCertificates(t *testing.T) {
 	if who := b.admitted(write, iss.token(nil)); who != "ann" {
 		t.Errorf("with certificate and token the caller is %q", who)
 	}
-	if id, _ := auth.FromContext(b.seen); id.Service != "gateway" || id.Subject != "ann" {
+	if id, _ := auth.FromContext(b.seen()); id.Service != "gateway" || id.Subject != "ann" {
 		t.Errorf("identity = %+v, want both", id)
 	}
 	b.admitted(fallback, "") // by the option of its .proto file

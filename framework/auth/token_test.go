@@ -36,7 +36,7 @@ func TestATokenTellsTheHandlerWhoCalls(t *testing.T) {
 	if who := b.admitted(read, raw); who != "ann" {
 		t.Errorf("the handler took the caller for %q, want ann", who)
 	}
-	id, ok := auth.FromContext(b.seen)
+	id, ok := auth.FromContext(b.seen())
 	if !ok || id.Subject != "ann" || id.Issuer != issuerName || id.Service != "" || id.Name() != "ann" {
 		t.Errorf("identity = %+v, %v", id, ok)
 	}
@@ -81,7 +81,7 @@ func TestWithoutATokenTheCallIsNobodys(t *testing.T) {
 	if who := b.admitted(anyone, ""); who != "" {
 		t.Errorf("nobody is %q", who)
 	}
-	if _, ok := auth.FromContext(b.seen); ok {
+	if _, ok := auth.FromContext(b.seen()); ok {
 		t.Error("nobody has an identity")
 	}
 	if _, ok := auth.Subject(context.Background()); ok {
