@@ -41,7 +41,8 @@
 //
 // The rooms, which know nothing of each other but what a listed few need:
 //
-//   - config: layered sources to strict, typed sections that know where each value was set.
+//   - config: layered sources to strict, typed sections that know where each value was set, and take over what changes;
+//     config/etcdsource: a prefix of etcd as one of them.
 //   - logging, telemetry: zap's logger from configuration; metrics and traces as interceptors.
 //   - discovery: instance, source, registrar, and the names and values in etcd. discovery/etcd announces and reads there,
 //     discovery/cache shares one watch and holds back mass disappearances, discovery/discoverytest keeps all in memory
