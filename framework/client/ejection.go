@@ -31,7 +31,7 @@ type EjectionPolicy struct {
 	// heavier on one instance than on others by nature, as with keys of very different weight.
 	SlowFactor float64 `config:"slow_factor" reload:"live"`
 	// SlowMargin is how much longer than usual, at least, a slow call takes: less is no reason to lose an instance.
-	// Default: 10ms. Raise it above the way to another region where instances are spread over regions.
+	// Default: 10ms. The way to a distant instance, which is what connecting to it took, comes on top by itself.
 	SlowMargin time.Duration `config:"slow_margin" reload:"live"`
 	// SlowAfter is how long an instance must be slow or silent. Default: 500ms. Less ejects for a pause to collect
 	// garbage, more lets more callers wait.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -253,6 +254,34 @@ func TestRefusalsBeforeAHandlerRanEjectNobody(t *testing.T) {
 	if why := ejected(c, b.addr); why != "" {
 		t.Errorf("it only refused, and is %s", why)
 	}
+}
+
+func TestAnInstanceThatIsFarAwayIsNotEjectedForThat(t *testing.T) {
+	t.Parallel()
+	all, r := startPatients(t, 2)
+	const way = 300 * time.Millisecond
+	p := client.DefaultPolicy()
+	quick(&p)
+	f := newFactoryOf(t, client.Params{Caller: "caller", Resolver: r, Default: p, Dialer: func(ctx context.Context, addr string) (net.Conn, error) {
+		if addr == all[0].addr {
+			if err := backoff.Sleep(ctx, way); err != nil {
+				return nil, err
+			}
+		}
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", addr)
+	}})
+	all[0].falls(takes(way))
+	c := mustConn(t, f, "user-service")
+	ready(t, c)
+	eventually(t, "both take calls", func() bool { return allIn(c, 2) })
+	startLoad(t, c, 8)
+	pause(t, 1500*time.Millisecond)
+	if why := ejected(c, all[0].addr); why != "" {
+		t.Fatalf("it is as far away as ever, and %s", why)
+	}
+	all[0].falls(takes(4 * way))
+	eventually(t, "it is ejected since it is slow beside that", func() bool { return ejected(c, all[0].addr) != "" })
 }
 
 func TestAnEjectionIsLoggedOnceAndSoIsTheReturn(t *testing.T) {

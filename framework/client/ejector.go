@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type ejector struct {
 	mu      sync.Mutex // guards what follows
 	records map[*ejection.Instance]*ejectorRecord
 	states  map[*balancer.Instance]*ejection.Instance
+	ways    map[string]time.Duration // the shortest time that connecting to an address took
 	timer   *time.Timer
 	closed  bool
 
@@ -57,6 +59,7 @@ func newEjector(callee string, p Policy, unary func(method string) bool, log *za
 	e := &ejector{
 		callee: callee, log: log, unary: unary, machine: ejection.New(p.Ejection.rules(), time.Now()),
 		records: map[*ejection.Instance]*ejectorRecord{}, states: map[*balancer.Instance]*ejection.Instance{},
+		ways: map[string]time.Duration{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.policy.Store(ejectorPolicyOf(p))
@@ -100,6 +103,40 @@ func (e *ejector) close() {
 	e.asking.Wait()
 }
 
+// dialer returns dial, with a look at how long it takes: one way to the instance and back, and nothing that the instance
+// itself would have to do.
+func (e *ejector) dialer(dial func(context.Context, string) (net.Conn, error)) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		began := time.Now()
+		conn, err := dial(ctx, addr)
+		if err != nil {
+			return nil, err
+		}
+		took := time.Since(began)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if known, ok := e.ways[addr]; !ok || took < known {
+			e.ways[addr] = took
+		}
+		return conn, nil
+	}
+}
+
+// way is how long the way to an instance and back takes.
+func (e *ejector) way(i *balancer.Instance) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.wayLocked(i)
+}
+
+// wayLocked takes what is short for nothing: on this machine, or in the next rack, it is chance.
+func (e *ejector) wayLocked(i *balancer.Instance) time.Duration {
+	if way := e.ways[i.Addr()]; way > e.policy.Load().SlowMargin {
+		return way
+	}
+	return 0
+}
+
 // Active implements [balancer.Filter]. One of one is never ejected.
 func (e *ejector) Active() bool { return e.policy.Load().Enabled && e.joined.Load() > 1 }
 
@@ -124,6 +161,7 @@ func (e *ejector) Eligible(ready []*balancer.Instance) []*balancer.Instance {
 	for _, i := range ready {
 		if state := e.states[i]; state != nil {
 			states = append(states, state)
+			state.Far(e.wayLocked(i))
 		}
 	}
 	e.mu.Unlock()
@@ -307,6 +345,7 @@ func (r *ejectorRecord) Leave() {
 	r.ejector.mu.Lock()
 	delete(r.records, r.state)
 	delete(r.states, r.of)
+	delete(r.ways, r.of.Addr())
 	r.ejector.mu.Unlock()
 	r.apply(changes)
 }

@@ -238,7 +238,7 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 	h := newHub(json)
 	e := newEjector(callee, p, func(method string) bool { return f.methods.byPath[method].unary }, f.log)
 	h.filter = e
-	opts := append(f.options(p, h),
+	opts := append(f.options(p, h, e),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithAuthority(callee),
 		// The resolver's states carry it too; this one is for calls before the first state.
@@ -253,7 +253,7 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 }
 
 // options are the dial options that do not depend on the callee's name.
-func (f *Factory) options(p Policy, h *hub) []grpc.DialOption {
+func (f *Factory) options(p Policy, h *hub, e *ejector) []grpc.DialOption {
 	builders := []resolver.Builder{
 		pushBuilder{Builder: resolver.Get(schemeDNS), hub: h},
 		pushBuilder{Builder: staticBuilder{}, hub: h},
@@ -266,7 +266,7 @@ func (f *Factory) options(p Policy, h *hub) []grpc.DialOption {
 	reconnect.MaxDelay = 3 * time.Second
 	opts := []grpc.DialOption{
 		grpc.WithResolvers(builders...),
-		grpc.WithContextDialer(f.p.Dialer),
+		grpc.WithContextDialer(e.dialer(f.p.Dialer)),
 		grpc.WithNoProxy(),
 		grpc.WithIdleTimeout(0), // an idle connection would drop its resolver, and its first call pay for both
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 3 * time.Second}),

@@ -23,14 +23,14 @@ func (e *ejector) well(ctx context.Context, i, other *balancer.Instance) bool {
 	usual := askTimeout
 	if other != nil {
 		if took, well := ask(ctx, other, p.health); well {
-			usual = took
+			usual = max(0, took-e.way(other))
 		}
 	}
 	took, well := ask(ctx, i, p.health)
 	if !well || p.SlowFactor == 0 {
 		return well
 	}
-	return took <= max(time.Duration(float64(usual)*p.SlowFactor), usual+p.SlowMargin)
+	return took-e.way(i) <= max(time.Duration(float64(usual)*p.SlowFactor), usual+p.SlowMargin)
 }
 
 // ask calls the health service of an instance over its own connection. Servers that have none, or want to know first who

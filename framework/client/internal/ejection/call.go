@@ -76,7 +76,7 @@ func (c *Call) End(o Outcome, code codes.Code, took time.Duration) []Change {
 	at := c.start + took
 	i.mu.Lock()
 	if c.in != nil {
-		if c.in == &i.running && c.method.slow(took) { // and no tick has seen it
+		if c.in == &i.running && c.late(took) { // and no tick has seen it
 			i.slowLocked(c.method, at)
 		}
 		c.in.remove(c)
@@ -118,7 +118,7 @@ func (i *Instance) endLocked(c *Call, o Outcome, code codes.Code, took, now time
 		if c.start >= i.rowFrom {
 			i.row = 0
 		}
-		if o == Answered && !stream && c.method.known() && !c.method.slow(took) {
+		if o == Answered && !stream && c.method.known() && !c.late(took) {
 			i.fastLocked()
 		}
 	case TimedOut:
@@ -136,6 +136,11 @@ func (i *Instance) endLocked(c *Call, o Outcome, code codes.Code, took, now time
 	}
 	i.wellLocked()
 	return suspect
+}
+
+// late reports whether a call has taken too long by now, the way to the instance not counted.
+func (c *Call) late(took time.Duration) bool {
+	return c.method.slow(took - time.Duration(c.i.way.Load()))
 }
 
 // short reports whether the call's deadline was short for its method, which says nothing of who did not meet it.
@@ -196,7 +201,7 @@ func (m *Machine) tried(c *Call, o Outcome, code codes.Code, took, now time.Dura
 	case o == Failed || o == TimedOut || o == Broken && i.reason.Kind == Errors: // elsewhere the application's errors are answers
 		m.ejectLocked(i, Reason{i.reason.Kind, fmt.Sprintf("a call that tried it failed with %v; before that: %s", code, i.before())}, now)
 	case c.slow:
-	case m.cfg.Load().SlowFactor > 0 && c.method.slow(took):
+	case m.cfg.Load().SlowFactor > 0 && c.late(took):
 		m.slowTrialLocked(i, now)
 	default:
 		i.goods++

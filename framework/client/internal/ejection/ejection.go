@@ -244,12 +244,12 @@ func (m *Machine) takeLocked() []Change {
 	return c
 }
 
-// ejectLocked ejects an instance that is in, or ends its trial; it reports false when that may not be.
-func (m *Machine) ejectLocked(i *Instance, r Reason, now time.Duration) bool {
+// ejectLocked ejects an instance that is in, or ends its trial, unless that may not be.
+func (m *Machine) ejectLocked(i *Instance, r Reason, now time.Duration) {
 	cfg := m.cfg.Load()
 	fresh := !i.out()
 	if fresh && !m.mayEjectLocked(i, cfg.MaxShare) {
-		return false
+		return
 	}
 	if fresh && (!i.returned || now-i.since > calmTime) {
 		i.times = 0
@@ -273,7 +273,6 @@ func (m *Machine) ejectLocked(i *Instance, r Reason, now time.Duration) bool {
 		i.since = now
 		m.changes = append(m.changes, Change{Instance: i, Ejected: true, Reason: r, For: d})
 	}
-	return true
 }
 
 // returnLocked lets an ejected instance take calls again.

@@ -50,6 +50,7 @@ type Instance struct {
 	name   string
 	phase  atomic.Int32
 	well   atomic.Bool // nothing speaks against it at present
+	way    atomic.Int64
 	trying atomic.Bool // the call that was about to try it has begun
 
 	mu       sync.Mutex // guards what follows
@@ -96,6 +97,9 @@ func (a *average) add(d time.Duration) {
 
 // Name is what the instance was added as.
 func (i *Instance) Name() string { return i.name }
+
+// Far tells how long the way to the instance and back takes, which is not its fault: calls may take that much longer.
+func (i *Instance) Far(way time.Duration) { i.way.Store(int64(way)) }
 
 // Takes reports whether the instance takes calls like any other. It costs one read.
 func (i *Instance) Takes() bool { return Phase(i.phase.Load()) == In }
@@ -233,7 +237,7 @@ func (i *Instance) slowTextLocked() string {
 func (i *Instance) silentLocked(cfg *Config, most int, now time.Duration) int {
 	n := 0
 	for c := i.hanging.first; c != nil && n < most; c = c.next {
-		if c.start > i.answered && now-c.start >= max(cfg.SlowAfter, time.Duration(c.method.limit.Load())) {
+		if c.start > i.answered && now-c.start >= cfg.SlowAfter && c.late(now-c.start) {
 			n++
 		}
 	}

@@ -70,7 +70,7 @@ func (i *Instance) overdue(now time.Duration) (canary bool) {
 	defer i.mu.Unlock()
 	for c := i.running.first; c != nil; {
 		next := c.next
-		if c.method.slow(now - c.start) {
+		if c.late(now - c.start) {
 			i.running.remove(c)
 			i.hanging.add(c)
 			i.slowLocked(c.method, now)
