@@ -146,7 +146,7 @@ func (c *Coordinator) holder(ctx context.Context, kind, name string) (Holder, bo
 	if err != nil {
 		return Holder{}, false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.opt.CallTimeout)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), c.opt.CallTimeout)
 	defer cancel()
 	got, err := c.cli.Get(ctx, key+"/", clientv3.WithFirstCreate()...)
 	switch {

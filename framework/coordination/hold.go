@@ -44,9 +44,13 @@ func (h *Hold) Compare() clientv3.Cmp {
 // Commit writes into etcd if this process still holds, which etcd decides together with the writes. Else nothing is
 // written, and the error is [ErrLost].
 func (h *Hold) Commit(ctx context.Context, writes ...clientv3.Op) (*clientv3.TxnResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.lease.c.opt.CallTimeout)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), h.lease.c.opt.CallTimeout)
 	defer cancel()
-	resp, err := h.lease.c.cli.Txn(ctx).If(h.Compare()).Then(writes...).Commit()
+	var resp *clientv3.TxnResponse
+	err := insist(ctx, func() (err error) {
+		resp, err = h.lease.c.cli.Txn(ctx).If(h.Compare()).Then(writes...).Commit()
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("writing under %s: %w", h.what, err)
 	}
@@ -101,12 +105,12 @@ func (h *Hold) take(prefix string, try bool) error {
 	}
 	l.loops.Start(l.ctx, func(context.Context) { <-session.Done() }) // which ends with l.ctx
 	mutex := concurrency.NewMutex(session, prefix)
-	ctx := clientv3.WithRequireLeader(l.ctx) // a member that is cut off from the others would let us wait for ever
-	if try {
-		err = mutex.TryLock(ctx)
-	} else {
-		err = mutex.Lock(ctx)
-	}
+	err = insist(l.ctx, func() error {
+		if try {
+			return mutex.TryLock(l.ctx)
+		}
+		return mutex.Lock(l.ctx)
+	})
 	if errors.Is(err, concurrency.ErrLocked) {
 		return ErrLocked
 	}
@@ -123,7 +127,11 @@ func (h *Hold) confirm(mutex *concurrency.Mutex) error {
 	defer cancel()
 	h.key = mutex.Key()
 	put := clientv3.OpPut(h.key, l.c.opt.Identity, clientv3.WithLease(l.id))
-	resp, err := l.c.cli.Txn(ctx).If(mutex.IsOwner()).Then(put, clientv3.OpGet(h.key)).Commit()
+	var resp *clientv3.TxnResponse
+	err := insist(ctx, func() (err error) {
+		resp, err = l.c.cli.Txn(ctx).If(mutex.IsOwner()).Then(put, clientv3.OpGet(h.key)).Commit()
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("asking etcd: %w", err)
 	}
@@ -147,7 +155,7 @@ func (h *Hold) follow(ctx context.Context) {
 func (h *Hold) watch(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events := h.lease.c.cli.Watch(clientv3.WithRequireLeader(ctx), h.key, clientv3.WithCreatedNotify())
+	events := h.lease.c.cli.Watch(ctx, h.key, clientv3.WithCreatedNotify())
 	tick := time.NewTicker(h.lease.ttl / 3)
 	defer tick.Stop()
 	for {

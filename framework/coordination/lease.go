@@ -38,6 +38,9 @@ type lease struct {
 }
 
 func (c *Coordinator) grant(ctx context.Context) (*lease, error) {
+	// Of all calls, those that the lease's context is the parent of too: a member that is cut off from the others is to
+	// say so at once. It would let each call to it wait, and clientv3 calls all members in turn.
+	ctx = clientv3.WithRequireLeader(ctx)
 	call, cancel := context.WithTimeout(ctx, c.opt.CallTimeout)
 	defer cancel()
 	sent := time.Now()
@@ -123,13 +126,39 @@ func (l *lease) release() error {
 		l.end(ErrReleased)
 		l.timer.Stop()
 		l.loops.Stop()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), l.c.opt.CallTimeout)
-		defer cancel()
-		if _, err := l.c.cli.Revoke(ctx, l.id); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		if err := l.revoke(context.WithoutCancel(l.ctx)); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			l.closed = fmt.Errorf("revoking the lease: %w; it ends within %v", err, l.ttl)
 		}
 	})
 	return l.closed
+}
+
+// revoke asks up to three members of etcd, one after the other: while one of them is frozen, nobody shall have to wait for
+// the TTL.
+func (l *lease) revoke(ctx context.Context) (err error) {
+	for range 3 {
+		call, cancel := context.WithTimeout(ctx, l.c.opt.CallTimeout/3)
+		_, err = l.c.cli.Revoke(call, l.id)
+		late := call.Err() != nil
+		cancel()
+		if !late {
+			return err
+		}
+	}
+	return err
+}
+
+// insist asks again when a member of etcd refused because it is cut off from the others: nothing has happened then, and
+// the client asks another one next. clientv3 does not ask twice when the call may write. It must be done right here: whoever
+// began anew instead, with a number of calls that is one of the members, would come to the same member each time.
+func insist(ctx context.Context, ask func() error) error {
+	wait := backoff.New(5*time.Millisecond, 200*time.Millisecond)
+	for {
+		err := ask()
+		if !errors.Is(err, rpctypes.ErrNoLeader) || wait.Wait(ctx) != nil {
+			return err
+		}
+	}
 }
 
 // kept is the Lease of a session of package concurrency, which would renew for itself: it says that the lease lives

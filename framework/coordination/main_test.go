@@ -15,6 +15,7 @@ import (
 
 	"github.com/newsvc/newsvc/framework/coordination"
 	"github.com/newsvc/newsvc/framework/devetcd"
+	"github.com/newsvc/newsvc/framework/discovery/faulttest"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
@@ -23,6 +24,9 @@ import (
 const subjectEtcd = "COORDINATION_TEST_ETCD"
 
 func TestMain(m *testing.M) {
+	if code, ran := faulttest.Main(); ran { // it is a member of an etcd
+		os.Exit(code)
+	}
 	if endpoint := os.Getenv(subjectEtcd); endpoint != "" {
 		if err := subject(endpoint); err != nil {
 			fmt.Println("failed", err)
@@ -76,8 +80,9 @@ func connect(t *testing.T, endpoint string) *clientv3.Client {
 	return cli
 }
 
-func newClient(endpoint string) (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop(), DialKeepAliveTime: time.Second, DialKeepAliveTimeout: time.Second})
+// newClient connects to one endpoint, or to several with commas in between.
+func newClient(endpoints string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{Endpoints: strings.Split(endpoints, ","), Logger: zap.NewNop(), DialKeepAliveTime: time.Second, DialKeepAliveTimeout: time.Second})
 }
 
 // limit bounds a wait that ends long before unless something is broken.
