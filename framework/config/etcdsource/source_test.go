@@ -411,3 +411,56 @@ func TestPrefixOfEverythingIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestReaderWithoutOtherRightsOutlivesItsTokens(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.stop()
+	l.cfg.AuthTokenTTL = time.Second
+	l.start()
+	l.put("a", "1")
+	admin := l.srv.Client()
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant := func() {
+		t.Helper()
+		must(admin.RoleGrantPermission(l.ctx(), "reader", prefix+"/", clientv3.GetPrefixRangeEnd(prefix+"/"), clientv3.PermissionType(clientv3.PermRead)))
+	}
+	must(admin.RoleAdd(l.ctx(), "reader"))
+	grant()
+	for user, role := range map[string]string{"root": "root", "user-service": "reader"} {
+		must(admin.UserAdd(l.ctx(), user, "secret"))
+		must(admin.UserGrantRole(l.ctx(), user, role))
+	}
+	must(admin.AuthEnable(l.ctx()))
+	as := func(user string) *clientv3.Client {
+		cfg := etcdclient.DefaultConfig()
+		cfg.Endpoints, cfg.Username, cfg.Password = []string{l.srv.Addr()}, user, "secret"
+		cli, err := etcdclient.New(cfg, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cli.Close() })
+		return cli
+	}
+	admin, l.cli = as("root"), as("user-service")
+	s := l.source(etcdsource.Options{Resync: 300 * time.Millisecond})
+	l.first(s)
+	layers := l.watch(s)
+	began := time.Now()
+	l.eventually("three lives of a token", func() bool { return s.State().AsOf.Sub(began) > 3*time.Second })
+	must(admin.Put(l.ctx(), prefix+"/a", "2"))
+	l.next(layers, "a=2")
+	must(admin.RoleRevokePermission(l.ctx(), "reader", prefix+"/", clientv3.GetPrefixRangeEnd(prefix+"/")))
+	l.eventually("that the right is gone", func() bool { return s.State().Err != nil })
+	if err := s.State().Err; !strings.Contains(err.Error(), "permission denied") || s.State().Keys != 1 {
+		t.Errorf("state %+v", s.State())
+	}
+	grant()
+	must(admin.Put(l.ctx(), prefix+"/a", "3"))
+	l.next(layers, "a=3")
+}
