@@ -31,7 +31,7 @@ type EjectionPolicy struct {
 	// heavier on one instance than on others by nature, as with keys of very different weight.
 	SlowFactor float64 `config:"slow_factor" reload:"live"`
 	// SlowMargin is how much longer than usual, at least, a slow call takes: less is no reason to lose an instance.
-	// Default: 10ms. The way to a distant instance, which is what connecting to it took, comes on top by itself.
+	// Default: 5ms. The way to a distant instance, which is what connecting to it took, comes on top by itself.
 	SlowMargin time.Duration `config:"slow_margin" reload:"live"`
 	// SlowAfter is how long an instance must be slow or silent. Default: 500ms. Less ejects for a pause to collect
 	// garbage, more lets more callers wait.
@@ -54,7 +54,7 @@ type EjectionPolicy struct {
 func defaultEjection() EjectionPolicy {
 	return EjectionPolicy{
 		Enabled: true, Consecutive: 3, ErrorShare: 0.3, MinCalls: 20,
-		SlowFactor: 5, SlowMargin: 10 * time.Millisecond, SlowAfter: 500 * time.Millisecond,
+		SlowFactor: 5, SlowMargin: 5 * time.Millisecond, SlowAfter: 500 * time.Millisecond,
 		BaseTime: 2 * time.Second, MaxTime: 10 * time.Second, MaxShare: 0.5, SlowStart: 3 * time.Second,
 	}
 }
@@ -73,7 +73,7 @@ func (e EjectionPolicy) validate() error {
 	case !(e.SlowFactor == 0 || e.SlowFactor > 1):
 		return fmt.Errorf("slow_factor: %v would eject instances that are as usual; write more than 1, for example 5, or 0 for off", e.SlowFactor)
 	case e.SlowMargin < 0:
-		return fmt.Errorf("slow_margin: %q is negative; write for example 10ms", e.SlowMargin)
+		return fmt.Errorf("slow_margin: %q is negative; write for example 5ms", e.SlowMargin)
 	case e.SlowAfter <= 0:
 		return fmt.Errorf("slow_after: %q is no time; write for example 500ms", e.SlowAfter)
 	case e.BaseTime <= 0:

@@ -13,8 +13,12 @@ import (
 	"github.com/newsvc/newsvc/framework/client/internal/balancer"
 )
 
-// askTimeout is how long an instance may take to say how it is.
-const askTimeout = time.Second
+// askTimeout is how long an instance may take to say how it is, and askTimes how often it is asked until it is quick
+// enough: who is slow is slow each time.
+const (
+	askTimeout = time.Second
+	askTimes   = 3
+)
 
 // well asks an ejected instance how it is, and another one right before it: what that takes is what is usual at present,
 // for this caller and on this way. other may be nil.
@@ -26,11 +30,17 @@ func (e *ejector) well(ctx context.Context, i, other *balancer.Instance) bool {
 			usual = max(0, took-e.way(other))
 		}
 	}
-	took, well := ask(ctx, i, p.health)
-	if !well || p.SlowFactor == 0 {
-		return well
+	most := e.way(i) + max(time.Duration(float64(usual)*p.SlowFactor), usual+p.SlowMargin)
+	for range askTimes {
+		took, well := ask(ctx, i, p.health)
+		if !well || p.SlowFactor == 0 {
+			return well
+		}
+		if took <= most {
+			return true
+		}
 	}
-	return took-e.way(i) <= max(time.Duration(float64(usual)*p.SlowFactor), usual+p.SlowMargin)
+	return false
 }
 
 // ask calls the health service of an instance over its own connection. Servers that have none, or want to know first who

@@ -139,7 +139,7 @@ func TestDifferencesOfMicrosecondsEjectNone(t *testing.T) {
 		nd.answer = func(string) (time.Duration, codes.Code) {
 			d := 100 * time.Microsecond
 			if n == 0 {
-				d *= 50
+				d *= 40
 			}
 			return d, codes.OK
 		}

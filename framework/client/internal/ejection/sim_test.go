@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func defaults() ejection.Config {
 	return ejection.Config{
-		Consecutive: 3, ErrorShare: 0.3, MinCalls: 20, SlowFactor: 5, SlowMargin: 10 * time.Millisecond, SlowAfter: 500 * time.Millisecond,
+		Consecutive: 3, ErrorShare: 0.3, MinCalls: 20, SlowFactor: 5, SlowMargin: 5 * time.Millisecond, SlowAfter: 500 * time.Millisecond,
 		BaseTime: 2 * time.Second, MaxTime: 10 * time.Second, MaxShare: 0.5,
 	}
 }
