@@ -16,7 +16,7 @@ func (s *Server) Methods() []string {
 	defer s.mu.Unlock()
 	descs := []*grpc.ServiceDesc{&healthpb.Health_ServiceDesc}
 	if s.params.Config.Reflection {
-		descs = append(descs, &reflectionpb.ServerReflection_ServiceDesc, &reflectionalpha.ServerReflection_ServiceDesc) //nolint:staticcheck // old tools ask the old one
+		descs = append(descs, &reflectionpb.ServerReflection_ServiceDesc, &reflectionalpha.ServerReflection_ServiceDesc)
 	}
 	for _, r := range s.pending {
 		descs = append(descs, r.desc)

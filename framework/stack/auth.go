@@ -57,8 +57,8 @@ func (s *Stack) fillAuth(fill map[string]server.Interceptor, opts []server.Optio
 	if s.auth == nil {
 		return opts
 	}
-	link := func(name string, make func() (grpc.UnaryServerInterceptor, grpc.StreamServerInterceptor)) server.Interceptor {
-		unary, stream := make()
+	link := func(name string, both func() (grpc.UnaryServerInterceptor, grpc.StreamServerInterceptor)) server.Interceptor {
+		unary, stream := both()
 		return server.Interceptor{Name: name, Unary: unary, Stream: stream}
 	}
 	fill[server.SlotAuthentication] = link("authentication", s.auth.Authenticate)

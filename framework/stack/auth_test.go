@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -53,9 +54,7 @@ func tokens(t *testing.T) (file string, token func(change map[string]any) string
 	}
 	return file, func(change map[string]any) string {
 		claims := map[string]any{"iss": tokenIssuer, "aud": service, "sub": "ann", "exp": time.Now().Add(time.Hour).Unix()}
-		for name, v := range change {
-			claims[name] = v
-		}
+		maps.Copy(claims, change)
 		payload, err := json.Marshal(claims)
 		if err != nil {
 			t.Fatal(err)

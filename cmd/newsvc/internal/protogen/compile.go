@@ -33,6 +33,7 @@ import (
 	_ "google.golang.org/protobuf/types/known/typepb"
 	_ "google.golang.org/protobuf/types/known/wrapperspb"
 
+	// Linked like those above: it says who may call a method.
 	_ "github.com/newsvc/newsvc/proto/newsvc/auth/v1"
 )
 
