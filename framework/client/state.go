@@ -40,7 +40,7 @@ func (c *Conn) State() State {
 	defer c.mu.Unlock()
 	s := State{
 		Callee: c.callee, Connectivity: connectivity.Shutdown.String(), Policy: c.policy,
-		Hedges: c.hedges.sent.Load(), HedgesWon: c.hedges.won.Load(),
+		HedgesWon: c.hedges.won.Load(), Hedges: c.hedges.sent.Load(), // in this order: no more are won than were sent
 	}
 	for old := range c.retiring {
 		s.RunningCalls += old.active()

@@ -29,6 +29,7 @@ type discoveryMetrics struct {
 	instances, held, guarding, staleness  *prometheus.Desc
 	watchLag, resyncs, missed, unreadable *prometheus.Desc
 	connections, ejected, ejections       *prometheus.Desc
+	hedges                                *prometheus.Desc
 }
 
 func newDiscoveryMetrics(s *Stack) *discoveryMetrics {
@@ -51,6 +52,7 @@ func newDiscoveryMetrics(s *Stack) *discoveryMetrics {
 		connections:   desc("client_endpoints", "Instances that a callee's connection uses, by the state of their own connection.", "callee", "connectivity"),
 		ejected:       desc("client_ejected_instances", "Connected instances of a callee that get no calls because they were sick.", "callee"),
 		ejections:     desc("client_ejections_total", "How often an instance of a callee was ejected; anew when the connection is replaced.", "callee"),
+		hedges:        desc("client_hedges_total", "Attempts that were made because an answer was late, by whether their answer came first: won or lost.", "callee", "outcome"),
 	}
 }
 
@@ -58,7 +60,7 @@ func newDiscoveryMetrics(s *Stack) *discoveryMetrics {
 func (m *discoveryMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.registered, m.leaseLeft, m.registrations, m.instances, m.held, m.guarding, m.staleness, m.watchLag, m.resyncs,
-		m.missed, m.unreadable, m.connections, m.ejected, m.ejections,
+		m.missed, m.unreadable, m.connections, m.ejected, m.ejections, m.hedges,
 	} {
 		out <- d
 	}
@@ -103,6 +105,8 @@ func (m *discoveryMetrics) endpoints(add sample, st client.State) {
 	}
 	add(m.ejected, prometheus.GaugeValue, float64(ejected), st.Callee)
 	add(m.ejections, prometheus.CounterValue, float64(st.Ejections), st.Callee)
+	add(m.hedges, prometheus.CounterValue, float64(st.HedgesWon), st.Callee, "won")
+	add(m.hedges, prometheus.CounterValue, float64(st.Hedges-st.HedgesWon), st.Callee, "lost")
 	for state, n := range states {
 		add(m.connections, prometheus.GaugeValue, float64(n), st.Callee, state)
 	}
