@@ -287,16 +287,15 @@ func bound(s *server.Server) int {
 }
 
 // refusal makes calls until one is shed, and returns its error and trailer.
-func refusal(t *testing.T, cc grpc.ClientConnInterface) (error, metadata.MD) {
+func refusal(t *testing.T, cc grpc.ClientConnInterface) (trailer metadata.MD, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, server.PriorityHeader, "sheddable")
 	for {
-		var trailer metadata.MD
 		err := cc.Invoke(ctx, unaryMethod, wrapperspb.String("x"), new(wrapperspb.StringValue), grpc.Trailer(&trailer))
 		if notprocessed.Is(err) {
-			return err, trailer
+			return trailer, err
 		}
 		if ctx.Err() != nil {
 			t.Fatalf("no call was refused; the last one ended with %v", err)
@@ -308,7 +307,7 @@ func TestWhoIsShedIsToldWhenToComeBack(t *testing.T) {
 	t.Parallel()
 	s, cc := busyServer(t, nil)
 	overloaded(t, s, cc)
-	err, trailer := refusal(t, cc)
+	trailer, err := refusal(t, cc)
 	if text := status.Convert(err).Message(); text != "this instance is overloaded; other instances take the call" {
 		t.Errorf("the refusal says %q", text)
 	}

@@ -200,11 +200,11 @@ func (l *limiter) of(caller string) *rate.Limiter {
 	}
 	if len(l.callers) >= maxCallers {
 		maps.DeleteFunc(l.callers, func(_ string, b *rate.Limiter) bool { return b.Tokens() >= float64(l.conf.Burst) })
-		for any := range l.callers {
+		for other := range l.callers {
 			if len(l.callers) < maxCallers {
 				break
 			}
-			delete(l.callers, any)
+			delete(l.callers, other)
 		}
 	}
 	b := l.bucket()

@@ -15,10 +15,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // desk is a resource of so many places, with a clock of the test's.
 type desk struct {
-	l       *shed.Limiter
-	places  chan struct{}
-	work    func() time.Duration
-	refused int
+	l      *shed.Limiter
+	places chan struct{}
+	work   func() time.Duration
 }
 
 func newDesk(places int, work func() time.Duration) *desk {
