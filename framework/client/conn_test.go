@@ -103,6 +103,25 @@ func TestAStaticTargetUsesAllItsInstances(t *testing.T) {
 	}
 }
 
+func TestTheWeightsOfAStaticTargetAreShares(t *testing.T) {
+	t.Parallel()
+	light, usual, heavy := startServer(t, "127.0.0.1:0", nil), startServer(t, "127.0.0.1:0", nil), startServer(t, "127.0.0.1:0", nil)
+	c := connect(t, nil, func(p *client.Policy) {
+		p.Target = "static:///" + light.addr + "=50," + usual.addr + "," + heavy.addr + "=200"
+	})
+	awaitTakers(t, c, 3)
+	for range 70 {
+		if _, err := call(t.Context(), c, methodPut); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for s, want := range map[*server]int64{light: 10, usual: 20, heavy: 40} {
+		if n := s.runs.Load(); n < want-1 || n > want+1 {
+			t.Errorf("an instance had %d of 70 calls, want %d", n, want)
+		}
+	}
+}
+
 func TestNotServingInstancesAreNotPicked(t *testing.T) {
 	t.Parallel()
 	a, b := startServer(t, "127.0.0.1:0", nil), startServer(t, "127.0.0.1:0", nil)

@@ -61,7 +61,8 @@ type Policy struct {
 	// first, which refuses what it can't read with UNIMPLEMENTED. It saves bandwidth and costs both sides CPU time.
 	// Default: empty, none.
 	Compression string `config:"compression" reload:"live"`
-	// Target bypasses discovery: "dns:///host:port", or "static:///a:1,b:2" for a fixed list. The callee's name is
+	// Target bypasses discovery: "dns:///host:port", or "static:///a:1,b:2" for a fixed list, in which
+	// "a:1=50" gives an instance a weight, of which others have 100. The callee's name is
 	// still sent as the authority, and is what TLS verifies. Default: empty, the callee is looked up by its name.
 	Target string `config:"target" reload:"redial"`
 	// TLS says how the connection is secured. Default: plaintext.

@@ -40,6 +40,7 @@ func TestValidateNamesTheKeyAndTheRemedy(t *testing.T) {
 		`target: "dns:///" names no host`:                                                                      func(p *client.Policy) { p.Target = "dns:///" },
 		`target: "static:///": the list is empty`:                                                              func(p *client.Policy) { p.Target = "static:///" },
 		`target: "static:///a:1,b": "b" is no host:port; write`:                                                func(p *client.Policy) { p.Target = "static:///a:1,b" },
+		`target: "static:///a:1=x": "a:1=x" has no weight`:                                                     func(p *client.Policy) { p.Target = "static:///a:1=x" },
 		`target: "static:///a:0": "a:0" is no host:port`:                                                       func(p *client.Policy) { p.Target = "static:///a:0" },
 		`tls.key: not set, but cert is "c.pem"`:                                                                func(p *client.Policy) { p.TLS.Cert = "c.pem" },
 		`keepalive.time: "1s" is less than gRPC sends; write 10s`:                                              func(p *client.Policy) { p.KeepAlive.Time = time.Second },

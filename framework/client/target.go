@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/grpc/experimental/balancer/weight"
 	"google.golang.org/grpc/resolver"
 
 	"github.com/newsvc/newsvc/framework/grpcresolver"
@@ -62,14 +63,16 @@ func validateTarget(target string) error {
 	return nil
 }
 
-// staticEndpoints reads the list of a static target.
+// staticEndpoints reads the list of a static target. An address may be followed by "=" and a weight, of which those without
+// one have 100.
 func staticEndpoints(list string) ([]resolver.Endpoint, error) {
 	if list == "" {
 		return nil, errors.New("the list is empty; write for example \"static:///10.0.0.1:9000,10.0.0.2:9000\"")
 	}
 	seen := map[string]bool{}
 	var eps []resolver.Endpoint
-	for addr := range strings.SplitSeq(list, ",") {
+	for entry := range strings.SplitSeq(list, ",") {
+		addr, share, weighted := strings.Cut(entry, "=")
 		host, port, err := net.SplitHostPort(addr)
 		n, perr := strconv.Atoi(port)
 		if err != nil || host == "" || perr != nil || n < 1 || n > 65535 {
@@ -77,7 +80,15 @@ func staticEndpoints(list string) ([]resolver.Endpoint, error) {
 		}
 		if !seen[addr] {
 			seen[addr] = true
-			eps = append(eps, resolver.Endpoint{Addresses: []resolver.Address{{Addr: addr}}})
+			e := resolver.Endpoint{Addresses: []resolver.Address{{Addr: addr}}}
+			if weighted {
+				w, err := strconv.ParseUint(share, 10, 32)
+				if err != nil || w == 0 {
+					return nil, fmt.Errorf("%q has no weight after its \"=\"; write a whole number above 0, for example \"10.0.0.1:9000=50\" for half the share of others", entry)
+				}
+				e = weight.Set(e, weight.EndpointInfo{Weight: uint32(w)})
+			}
+			eps = append(eps, e)
 		}
 	}
 	return eps, nil
