@@ -179,3 +179,28 @@ func TestAnUpdateBeforeTheFirstConnectionHolds(t *testing.T) {
 		t.Errorf("timeout = %v, want 1h", got)
 	}
 }
+
+func TestDefaultsChangeForCalleesWithoutAPolicyOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "127.0.0.1:0", nil)
+	f := newFactory(t, newRegistry(s.addr), nil)
+	update(t, f, func(p *client.Policy) { p.Timeout = time.Hour })
+	own, other := mustConn(t, f, "user-service"), mustConn(t, f, "mail-service")
+	ready(t, other)
+	p := client.DefaultPolicy()
+	p.MaxSendBytes = 1
+	if err := f.UpdateDefault(p); err != nil {
+		t.Fatal(err)
+	}
+	_, err := call(t.Context(), other, methodPut)
+	wantCode(t, err, codes.ResourceExhausted)
+	if _, err := call(t.Context(), own, methodPut); err != nil {
+		t.Errorf("a callee with a policy of its own: %v", err)
+	}
+	_, err = call(t.Context(), mustConn(t, f, "late-service"), methodPut)
+	wantCode(t, err, codes.ResourceExhausted)
+	p.MaxSendBytes = -1
+	if err := f.UpdateDefault(p); err == nil {
+		t.Error("a policy that is not valid passes")
+	}
+}

@@ -104,7 +104,7 @@ func TestSchemaDescribesEveryKey(t *testing.T) {
 			if isGroup, _ := p.group(); !isGroup {
 				n++
 				if p.Description == "" && !p.WriteOnly {
-					t.Errorf("%s has no description; run make generate", key)
+					t.Errorf("%s has no description; run make generate, or: go run -C tools/gen ./settingdocs -root ../..", key)
 				}
 			}
 			walk(key, p)
