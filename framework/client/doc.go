@@ -15,4 +15,7 @@
 //
 // The mark is taken off the errors that the caller sees: passed on by a handler, it would claim that the handler
 // itself never ran, and have its own caller repeat it.
+//
+// Which instances get calls: those that are connected and serve, but for those that are sick while others are not, see
+// [EjectionPolicy]. [BreakerPolicy] holds calls back when the callee as a whole is in trouble.
 package client
