@@ -1,10 +1,10 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +15,7 @@ import (
 	"unsafe"
 
 	jose "github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json" // exact where that of the standard library takes "SUB" for "sub", and the last of two
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
@@ -132,7 +133,9 @@ type claims struct {
 func (v *verifier) read(payload []byte, now time.Time) (*token, error) {
 	var c claims
 	var all map[string]any
-	if json.Unmarshal(payload, &c) != nil || json.Unmarshal(payload, &all) != nil {
+	whole := json.NewDecoder(bytes.NewReader(payload))
+	whole.SetNumberType(json.UnmarshalJSONNumber) // as text: two large numbers may be one float
+	if json.Unmarshal(payload, &c) != nil || whole.Decode(&all) != nil {
 		return nil, refuse(reasonClaims, "its claims can't be read")
 	}
 	if c.Expiry == nil {
@@ -193,8 +196,8 @@ func further(all map[string]any) map[string][]string {
 				out[name] = append(out[name], one)
 			case bool:
 				out[name] = append(out[name], strconv.FormatBool(one))
-			case float64:
-				out[name] = append(out[name], strconv.FormatFloat(one, 'f', -1, 64))
+			case json.Number:
+				out[name] = append(out[name], one.String())
 			}
 		}
 	}

@@ -139,6 +139,36 @@ func TestATokenForAnotherAudienceIsRefused(t *testing.T) {
 	b.refused(read, iss.token(nil), codes.Unauthenticated, "TOKEN_AUDIENCE", "meant for somebody else", "auth.jwt.audiences")
 }
 
+// Issuers let users choose some claims. None of those must be taken for one that means something.
+func TestClaimsThatLookLikeOthersAreNone(t *testing.T) {
+	t.Parallel()
+	iss := newIssuer(t, "k1")
+	b := newBench(t, ruled(iss, auth.Rule{Methods: on("authtest.v1.Plain/Read"), Authenticated: true},
+		auth.Rule{Methods: on("authtest.v1.Plain/Write"), Claims: map[string][]string{"account": {"9007199254740993"}}}))
+	if who := b.admitted(read, iss.token(map[string]any{"SUB": "root", "Sub": "root"})); who != "ann" {
+		t.Errorf("the caller is %q, want ann", who)
+	}
+	b.refused(read, iss.token(map[string]any{"exp": nil, "EXP": time.Now().Add(time.Hour).Unix()}), codes.Unauthenticated, "TOKEN_INVALID", "when it ends", "")
+	twice := []byte(`{"iss":"` + issuerName + `","aud":"user-service","exp":9999999999,"sub":"ann","sub":"root"}`)
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: iss.newest()}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := s.Sign(twice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := signed.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.refused(read, raw, codes.Unauthenticated, "TOKEN_INVALID", "", "")
+
+	// One apart, and the same number for whoever reads numbers as floats.
+	b.admitted(write, iss.token(map[string]any{"account": json.Number("9007199254740993")}))
+	b.refused(write, iss.token(map[string]any{"account": json.Number("9007199254740992")}), codes.PermissionDenied, "CALLER_NOT_ADMITTED", "", "")
+}
+
 func TestATokenOfAnotherIssuerIsRefused(t *testing.T) {
 	t.Parallel()
 	iss := newIssuer(t, "k1")
