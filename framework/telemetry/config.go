@@ -30,7 +30,7 @@ type MetricsConfig struct {
 	// they need a Prometheus that scrapes the protobuf format and cost a little more per call.
 	NativeHistograms bool `config:"native_histograms"`
 	// Callers counts the calls that are served by the service that makes them as well, by what it says of itself; at most 100
-	// are told apart. Default false: each caller of a method is a series of its own, and it takes two allocations a call.
+	// are told apart. Default false: each caller of a method is a series of its own, and it takes an allocation a call.
 	Callers bool `config:"callers"`
 	// Endpoint is the host:port of a collector that all metrics are pushed to by OTLP, for example "otel-collector:4317".
 	// Default empty: nothing is pushed. The metrics are served to Prometheus in either case.
