@@ -189,7 +189,7 @@ func TestOverload(t *testing.T) {
 
 func overload(t *testing.T) (problems []string) {
 	t.Helper()
-	const length, found = 5 * time.Second, time.Second
+	const length, found = 4 * time.Second, time.Second
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	for _, on := range []bool{false, true} {
 		_, cc := busyServer(t, func(p *server.Params) { p.Config.Chain = map[string]bool{server.SlotShedding: on} })
@@ -224,7 +224,7 @@ func TestTheLeastImportantCallsAreShedFirst(t *testing.T) {
 		_, cc := busyServer(t, nil)
 		best := peak(t, cc)
 		// Of three times the capacity, a fifth is critical.
-		l := offer(t, cc, 3*best, 4*time.Second, "critical", "", "sheddable", "", "sheddable").after(time.Second)
+		l := offer(t, cc, 3*best, 3*time.Second, "critical", "", "sheddable", "", "sheddable").after(time.Second)
 		share := func(priority string) float64 {
 			return float64(l.of(priority).count(good)) / float64(len(l.of(priority)))
 		}
