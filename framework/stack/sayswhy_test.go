@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/auth"
+	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/stack"
@@ -356,8 +357,12 @@ func TestMetricsAreThoseOfTheirPage(t *testing.T) {
 		want[m[1]] = true
 	}
 	etcd := realEtcd(t)
+	live, _, err := stack.OpenConfig(t.Context(), config.Sources{NoFile: true}, []string{service})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := serveOn(t, etcd, func(p *stack.Params) {
-		p.Callees = []string{service}
+		p.Callees, p.Live = []string{service}, live
 		p.Config.Admin.TLS = selfSigned(t, time.Now().Add(time.Hour))
 		p.Config.Telemetry.Traces.Endpoint = reserved(t)
 		p.Config.Telemetry.Metrics.Endpoint, p.Config.Telemetry.Metrics.Callers = reserved(t), true
