@@ -32,18 +32,17 @@ func (c *Coordinator) Lead(ctx context.Context, name string, run func(ctx contex
 	log := c.opt.Log.With(zap.String("leader", name))
 	short := backoff.New(retryBase, retryLimit)
 	for ctx.Err() == nil {
-		h, err := c.patient(ctx, fmt.Sprintf("the leadership of %q", name), prefix)
-		if err != nil {
-			return nil //nolint:nilerr // it is ctx that has ended
+		h, _ := c.patient(ctx, fmt.Sprintf("the leadership of %q", name), prefix)
+		if h == nil { // ctx has ended
+			break
 		}
 		began := time.Now()
 		lost, err := term(ctx, log, h, run)
 		switch {
-		case ctx.Err() != nil:
-			return nil
-		case !lost && err != nil:
+		case ctx.Err() != nil || lost:
+		case err != nil:
 			return fmt.Errorf("leading %q: %w", name, err)
-		case !lost:
+		default:
 			return nil
 		}
 		if time.Since(began) > h.lease.ttl {
