@@ -149,7 +149,12 @@ func TestAStoppedInstanceLeavesAndNoCallFails(t *testing.T) {
 	if by := whoAnswers(t, apps, 6); by[gone.Addr()] != 0 {
 		t.Errorf("answered by %v", by)
 	}
-	if got := apps.Registered("many-service"); len(got) != 2 {
+	apps.Instances("many-service")[1].Stop()
+	whoAnswers(t, apps, 6)
+	if lost := apps.Logs(apptest.Caller).Message("vanished"); len(lost) > 0 {
+		t.Errorf("leaves were taken for losses: %v", lost)
+	}
+	if got := apps.Registered("many-service"); len(got) != 1 {
 		t.Errorf("registered: %v", got)
 	}
 }

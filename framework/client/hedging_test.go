@@ -104,7 +104,7 @@ func TestOnlyIdempotentUnaryMethodsAreHedged(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{methodPut, "/elsewhere.v1.Service/Method"} {
 		slow, quick := startLagging(t, forever), startLagging(t, 0)
-		c := connectHedged(t, func(p *client.Policy) { p.Timeout = 200 * time.Millisecond }, slow, quick)
+		c := connectHedged(t, func(p *client.Policy) { p.Timeout = 500 * time.Millisecond }, slow, quick)
 		failed := 0
 		for range 4 {
 			if _, err := call(t.Context(), c, method); err != nil {
@@ -135,11 +135,11 @@ func TestHedgesGoToOneMoreInstanceEach(t *testing.T) {
 				t.Parallel()
 				all := []*lagging{startLagging(t, forever), startLagging(t, forever), startLagging(t, forever), startLagging(t, forever)}
 				c := connectHedged(t, func(p *client.Policy) {
-					p.Timeout, p.Hedging.MaxAttempts, p.Balancer = 500*time.Millisecond, attempts, rule
+					p.Timeout, p.Hedging.MaxAttempts, p.Balancer = 2*time.Second, attempts, rule
 				}, all...)
 				_, err := call(client.WithHashKey(t.Context(), "key"), c, methodGet)
 				wantCode(t, err, codes.DeadlineExceeded)
-				contains(t, err, "within 500ms (clients.user-service.timeout")
+				contains(t, err, "within 2s (clients.user-service.timeout")
 				met := 0
 				for _, l := range all {
 					if n := l.runs.Load(); n > 1 {
@@ -260,7 +260,7 @@ func TestAnAnswerWinsAndAFaultOfAnInstanceDoesNot(t *testing.T) {
 	for code, wins := range map[codes.Code]bool{codes.NotFound: true, codes.Internal: false, codes.Unknown: false} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
-			slow, quick := startLagging(t, 200*time.Millisecond), startLagging(t, 0)
+			slow, quick := startLagging(t, 700*time.Millisecond), startLagging(t, 0)
 			c := connectHedged(t, nil, slow, quick)
 			failAll([]*lagging{quick}, status.Error(code, "by the quick one"))
 			eventually(t, "the slow instance had a call", func() bool {
@@ -360,4 +360,21 @@ func TestACallThatEndsTakesItsHedgesAlong(t *testing.T) {
 		t.Errorf("%d calls run after the end", n)
 	}
 	eventually(t, "both were told", func() bool { return one.lost.Load() == 1 && other.lost.Load() == 1 })
+}
+
+func TestAnInstanceThatHangsIsEjectedThoughNoCallWaitsForIt(t *testing.T) {
+	t.Parallel()
+	hangs, other, third := startLagging(t, forever), startLagging(t, time.Millisecond), startLagging(t, time.Millisecond)
+	c := connectHedged(t, func(p *client.Policy) { p.Ejection = client.DefaultPolicy().Ejection }, hangs, other, third)
+	eventually(t, "it is ejected", func() bool {
+		if got, err := call(t.Context(), c, methodGet); err != nil || got == hangs.addr {
+			t.Fatalf("call = %q, %v", got, err)
+		}
+		return c.State().Ejections > 0
+	})
+	for _, e := range c.Endpoints() {
+		if (e.Ejected != "") != (e.Addr == hangs.addr) {
+			t.Errorf("%s: ejected %q", e.Addr, e.Ejected)
+		}
+	}
 }
