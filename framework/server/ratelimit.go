@@ -72,10 +72,14 @@ type limited struct {
 
 // newRateLimits fails for entries that name nothing that is served.
 func newRateLimits(limits map[string]RateLimit, all *calls, caller func(context.Context) string) (*rateLimits, error) {
-	if caller == nil {
-		caller = peerHost
-	}
-	r := &rateLimits{methods: map[string]*limited{}, caller: caller}
+	r := &rateLimits{methods: map[string]*limited{}, caller: func(ctx context.Context) string {
+		if caller != nil {
+			if who := caller(ctx); who != "" {
+				return who
+			}
+		}
+		return peerHost(ctx)
+	}}
 	entries := map[string]*limiter{}
 	for key, l := range limits {
 		entries[key] = newLimiter(key, l)

@@ -47,8 +47,8 @@ type Params struct {
 	// Fill puts interceptors into slots, by slot name; it replaces the server's own in recovery, authority, deadline,
 	// access_log, shedding, rate_limit and validation.
 	Fill map[string]Interceptor
-	// Caller names who makes a call, for rate limits per caller, for example by the identity that authentication found. Nil:
-	// the IP address that the call came from.
+	// Caller names who makes a call, for rate limits per caller, for example by the identity that authentication found.
+	// Where it is nil or answers "", the IP address that the call came from does.
 	Caller func(context.Context) string
 	// Options place further interceptors and the rarer settings.
 	Options []Option

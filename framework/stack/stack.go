@@ -286,7 +286,7 @@ func (s *Stack) buildServer() error {
 	opts = s.fillAuth(fill, opts)
 	srv, err := server.New(server.Params{
 		Service: s.p.Service, Config: cfg, Log: s.log.Named("server"), Readiness: s.readiness,
-		Fill: fill, Options: opts, LogContext: s.logContext(),
+		Fill: fill, Options: opts, LogContext: s.logContext(), Caller: rateLimitCaller,
 	})
 	if err != nil {
 		return fmt.Errorf("server: %w", err)

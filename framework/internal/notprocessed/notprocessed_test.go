@@ -3,6 +3,7 @@ package notprocessed_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -33,5 +34,18 @@ func TestOnlyTheMarkIsTheMark(t *testing.T) {
 	}
 	if got := status.Convert(notprocessed.Error("draining")).Message(); got != "draining" {
 		t.Errorf("message = %q, want %q", got, "draining")
+	}
+}
+
+func TestARefusalMaySayHowLongToWait(t *testing.T) {
+	t.Parallel()
+	err := notprocessed.Later("full", 70*time.Millisecond)
+	if !notprocessed.Is(err) || notprocessed.Wait(err) != 70*time.Millisecond {
+		t.Errorf("%v: marked %v, wait %s; want a mark and 70 ms", err, notprocessed.Is(err), notprocessed.Wait(err))
+	}
+	for _, other := range []error{nil, errors.New("x"), notprocessed.Error("draining"), notprocessed.Later("full", -time.Second)} {
+		if wait := notprocessed.Wait(other); wait != 0 {
+			t.Errorf("%v says to wait %s, want nothing", other, wait)
+		}
 	}
 }
