@@ -55,6 +55,12 @@ func Retire(ctx context.Context, p *ServerProc) (foreign int64, err error) {
 	return d.cell.Foreign, err
 }
 
+// CellOf counts what a caller saw while servers stood still.
+func CellOf(r Report, silent ...string) (c Cell) {
+	c.add(r, silent)
+	return c
+}
+
 // Haunted is the row, and of each adapter the key of one that left is put into etcd once more.
 func (r Row) Haunted() Row {
 	inject := r.inject
