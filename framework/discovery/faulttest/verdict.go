@@ -228,7 +228,7 @@ func (s *stage) finish(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, d := range s.sides {
 		all.Go(func() {
-			_ = s.until(limited, func() bool { return s.lingering(limited, d) == "" }) // the verdict asks once more
+			_ = s.until(limited, func() bool { return !d.done || s.lingering(limited, d) == "" }) // the verdict asks once more
 			s.judge(ctx, d)
 		})
 	}
