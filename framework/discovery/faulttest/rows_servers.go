@@ -24,7 +24,7 @@ func serverRows() []Row {
 		},
 		{
 			ID: "server-silent", Covers: []string{"A31", "C2"}, Members: 1, Limit: limitDead, work: busy, From: "the stop",
-			Fault: "a server stands still for good (SIGSTOP), as if its machine had no power: its connections stay, and nobody is told; another one starts. " +
+			Fault: "a server stands still for good (SIGSTOP): its connections stay, its machine takes what is sent, and nothing answers; another one starts. " +
 				"What is sent to it is shown apart, and all is well when nothing is any more",
 			inject: (*stage).silence, proof: (*stage).silentServers,
 			after: func(s *stage, ctx context.Context) (string, error) {
