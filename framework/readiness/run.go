@@ -120,12 +120,16 @@ func (g *Gate) notify(ctx context.Context) {
 // Handler answers with the report as JSON: 200 when ready, 503 when not.
 func (g *Gate) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		r := g.Report()
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		if !r.Ready {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-		_ = json.NewEncoder(w).Encode(r) // the peer has gone; nobody is left to tell
+		g.Report().Answer(w)
 	})
+}
+
+// Answer writes the report as [Gate.Handler] does.
+func (r Report) Answer(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if !r.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(r) // the peer has gone; nobody is left to tell
 }

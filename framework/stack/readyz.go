@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -23,12 +22,7 @@ func (s *Stack) serveReadyz(w http.ResponseWriter, _ *http.Request) {
 		r.Checks = append(r.Checks, st)
 		r.Ready = r.Ready && st.OK
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	if !r.Ready {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	_ = json.NewEncoder(w).Encode(r) // the peer has gone; nobody is left to tell
+	r.Answer(w)
 }
 
 // registers reports whether this process announces itself.

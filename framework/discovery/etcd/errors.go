@@ -54,33 +54,35 @@ func isPatient(err error) bool {
 	return matches(err, permissionErrors) || matches(err, fullErrors) || matches(err, corruptErrors)
 }
 
-// pause waits before the next attempt, as long as the error suggests. A connection that comes back ends a wait that was
-// for it: all that is left of it then is a tenth of a second at most, so that not all come at one moment.
+// connectionBack is what is left of a wait at most once the connection that it was for is back. It is not zero so that not
+// all come at one moment.
+const connectionBack = 100 * time.Millisecond
+
+// pause waits before the next attempt, as long as the error suggests. A connection that comes back, be it one that
+// went away only during the wait, ends it within [connectionBack].
 func pause(ctx context.Context, cli *clientv3.Client, bo *backoff.Backoff, patience time.Duration, err error) {
 	left := pauseFor(bo, patience, err)
 	if !isPatient(err) {
 		began := time.Now()
 		back := comesBack(ctx, cli.ActiveConnection(), left)
 		if left -= time.Since(began); back {
-			left = min(left, backoff.UpTo(100*time.Millisecond))
+			left = min(left, backoff.UpTo(connectionBack))
 		}
 	}
 	_ = backoff.Sleep(ctx, left) // who calls looks at ctx next
 }
 
-// comesBack waits until a connection that is away is there again, or for limit. It reports whether it came back; one that
-// was there all the time did not.
+// comesBack waits until a connection that is away, or goes away meanwhile, is there again, or for limit. It reports whether
+// it came back.
 func comesBack(ctx context.Context, conn *grpc.ClientConn, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	away := false
-	for st := conn.GetState(); st != connectivity.Ready; st = conn.GetState() {
-		away = true
-		if !conn.WaitForStateChange(ctx, st) {
-			return false
+	for st := conn.GetState(); conn.WaitForStateChange(ctx, st); {
+		if st = conn.GetState(); st == connectivity.Ready {
+			return true
 		}
 	}
-	return away
+	return false
 }
 
 // fullPatience is the wait while etcd has no space. Who mends that watches, and being refused costs etcd little, so

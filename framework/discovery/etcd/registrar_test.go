@@ -32,30 +32,78 @@ func (f *fixture) leases() []clientv3.LeaseStatus {
 func TestAPauseEndsWhenEtcdIsBack(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	f.put(discoverytest.Instance("user", addr1)) // the connection is there
-	if _, err := f.cli.Get(f.ctx(), "x"); err != nil {
-		t.Fatal(err)
-	}
+	f.connected()
 	f.proxy.setCut(true)
+	f.disconnected()
+	p := f.pause()
+	p.lasts()
+	f.proxy.setCut(false)
+	p.endsSoon()
+}
+
+// A call may fail before its connection is known to be dead.
+func TestAPauseEndsWhenEtcdIsBackAfterItWentAwayMeanwhile(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.connected()
+	p := f.pause()
+	p.lasts() // a connection that is there all the time is no reason to end it
+	f.proxy.setCut(true)
+	f.disconnected()
+	p.lasts()
+	f.proxy.setCut(false)
+	p.endsSoon()
+}
+
+// connected returns when the connection to etcd is there, disconnected when it has gone.
+func (f *fixture) connected() {
+	f.t.Helper()
+	if _, err := f.cli.Get(f.ctx(), "x"); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) disconnected() {
+	f.t.Helper()
 	for conn := f.cli.ActiveConnection(); conn.GetState() == connectivity.Ready; {
 		if !conn.WaitForStateChange(f.ctx(), connectivity.Ready) {
-			t.Fatal("the connection stays though it was cut")
+			f.t.Fatal("the connection stays though it was cut")
 		}
 	}
-	began, ended := time.Now(), make(chan time.Time, 1)
+}
+
+// pause is the wait for the next attempt of a registration.
+type pause struct {
+	f     *fixture
+	ended chan struct{}
+}
+
+func (f *fixture) pause() pause {
+	p := pause{f, make(chan struct{})}
 	go func() {
+		defer close(p.ended)
 		etcd.Pause(f.ctx(), f.cli, 10*time.Minute) // 30 s at least
-		ended <- time.Now()
 	}()
-	f.pass(300 * time.Millisecond)
+	return p
+}
+
+// lasts fails the test when the pause does not go on for a while.
+func (p pause) lasts() {
+	p.f.t.Helper()
+	p.f.pass(300 * time.Millisecond)
 	select {
-	case <-ended:
-		t.Error("the pause ended while etcd was away")
+	case <-p.ended:
+		p.f.t.Error("the pause ended though etcd did not come back")
 	default:
 	}
-	f.proxy.setCut(false)
-	if at := <-ended; at.Sub(began) > 10*time.Second {
-		t.Errorf("the pause took %v", at.Sub(began))
+}
+
+func (p pause) endsSoon() {
+	p.f.t.Helper()
+	began := time.Now()
+	<-p.ended
+	if d := time.Since(began); d > 10*time.Second {
+		p.f.t.Errorf("etcd is back, and the pause takes %v more", d)
 	}
 }
 

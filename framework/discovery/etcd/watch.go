@@ -95,7 +95,7 @@ func (f *follower) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if f.why != "" {
 			if err := f.list(ctx); err != nil {
-				f.rest(ctx, err)
+				f.pause(ctx, err)
 				continue
 			}
 		}
@@ -132,29 +132,14 @@ func (f *follower) connected() bool {
 	return f.src.cli.ActiveConnection().GetState() == connectivity.Ready
 }
 
-// rest waits before the next attempt, as long as the error suggests. A connection that comes back ends a wait that was
-// for it: all that is left of it then is a tenth of a second at most, so that not all come at one moment.
-func (f *follower) rest(ctx context.Context, err error) {
-	timing := f.src.opt.Timing
-	t := time.NewTimer(pauseFor(f.bo, timing.Patience, err))
-	defer t.Stop()
-	kicks := f.kicks
-	if isPatient(err) {
-		kicks = nil
+// pause waits before the next attempt. A connection that came back while the last one was failing is as good as one that comes
+// back now.
+func (f *follower) pause(ctx context.Context, err error) {
+	if f.kicked() && f.connected() && !isPatient(err) {
+		_ = backoff.Sleep(ctx, backoff.UpTo(connectionBack)) // who calls looks at ctx next
+		return
 	}
-	for {
-		select {
-		case <-kicks:
-			if f.connected() {
-				t.Reset(backoff.UpTo(min(100*time.Millisecond, timing.RetryMax)))
-				kicks = nil
-			}
-		case <-t.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
+	pause(ctx, f.src.cli, f.bo, f.src.opt.Timing.Patience, err)
 }
 
 // after decides what follows a watch that ended with err.
@@ -176,7 +161,7 @@ func (f *follower) after(ctx context.Context, err error) {
 	}
 	f.watchErr = explain(f.src.cli, fmt.Sprintf("watching %q", f.service), err)
 	f.publish(false)
-	f.rest(ctx, err)
+	f.pause(ctx, err)
 }
 
 // list reads the whole service and takes it in. Before the first answer, a list from any single member is taken when

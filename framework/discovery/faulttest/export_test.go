@@ -2,6 +2,7 @@ package faulttest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -55,21 +56,36 @@ func Retire(ctx context.Context, p *ServerProc) (foreign int64, err error) {
 	return d.cell.Foreign, err
 }
 
+// CellOf counts what a caller saw while servers stood still.
+func CellOf(r Report, silent ...string) (c Cell) {
+	c.add(r, silent)
+	return c
+}
+
 // Haunted is the row, and of each adapter the key of one that left is put into etcd once more.
 func (r Row) Haunted() Row {
 	inject := r.inject
-	r.inject = func(s *stage, ctx context.Context) error {
-		if err := inject(s, ctx); err != nil {
-			return err
-		}
-		for _, d := range s.sides {
-			if _, err := s.etcd().Put(ctx, d.keyOf(d.left[0]), "x"); err != nil {
-				return err
-			}
-		}
-		return nil
+	r.inject = func(s *stage, ctx context.Context) error { return errors.Join(inject(s, ctx), s.haunt(ctx)) }
+	return r
+}
+
+// HauntedLate is like Haunted, when all had been well.
+func (r Row) HauntedLate() Row {
+	after := r.after
+	r.after = func(s *stage, ctx context.Context) (string, error) {
+		text, err := after(s, ctx)
+		return text, errors.Join(err, s.haunt(ctx))
 	}
 	return r
+}
+
+func (s *stage) haunt(ctx context.Context) error {
+	for _, d := range s.sides {
+		if _, err := s.etcd().Put(ctx, d.keyOf(d.left[0]), "x"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // History is what was written below a prefix, told by a test in place of etcd.

@@ -54,6 +54,14 @@ type Answered struct {
 	Count       int64
 }
 
+// Unanswered is what one server was asked and had not answered by the deadline. Its connection may be there all the time.
+type Unanswered struct {
+	// Count is the number of unary calls, Writes those of them that must not be repeated.
+	Count, Writes int64
+	// LastDue is when the latest of them was due.
+	LastDue time.Time
+}
+
 // Streams is what became of the streams of a client.
 type Streams struct {
 	// Open is how many are open now.
@@ -82,6 +90,8 @@ type Report struct {
 	// ByServer has the servers that answered by address, ByProcess by process id. Streams count as calls here.
 	ByServer  map[string]Answered
 	ByProcess map[int]Answered
+	// Unanswered has the calls whose deadline passed at a server, by its address; they count as failed, too.
+	Unanswered map[string]Unanswered
 	// WorstGap is the longest time without any successful call, WorstGapAt is when it began.
 	WorstGap   time.Duration
 	WorstGapAt time.Time
@@ -137,7 +147,7 @@ func (c *recorder) mark(now time.Time) Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	last := c.reportLocked(now)
-	c.r = Report{Began: now, ByServer: map[string]Answered{}, ByProcess: map[int]Answered{}}
+	c.r = Report{Began: now, ByServer: map[string]Answered{}, ByProcess: map[int]Answered{}, Unanswered: map[string]Unanswered{}}
 	c.lastSuccess = now
 	return last
 }
@@ -152,7 +162,7 @@ func (c *recorder) report(now time.Time) Report {
 func (c *recorder) reportLocked(now time.Time) Report {
 	r := c.r
 	r.Until = now
-	r.ByServer, r.ByProcess = maps.Clone(r.ByServer), maps.Clone(r.ByProcess)
+	r.ByServer, r.ByProcess, r.Unanswered = maps.Clone(r.ByServer), maps.Clone(r.ByProcess), maps.Clone(r.Unanswered)
 	if gap := now.Sub(c.lastSuccess); gap > r.WorstGap {
 		r.WorstGap, r.WorstGapAt = gap, c.lastSuccess
 	}
@@ -203,7 +213,27 @@ func (c *recorder) ended(x call, now time.Time) {
 	if x.kind == KindWrite {
 		c.r.FailedWrites++
 	}
-	c.r.Failures = keep(c.r.Failures, x.failure(now))
+	f := x.failure(now)
+	if f.unanswered() {
+		c.r.Unanswered[f.Server] = c.r.Unanswered[f.Server].plus(f)
+	}
+	c.r.Failures = keep(c.r.Failures, f)
+}
+
+// unanswered tells whether the deadline passed while a server had the call.
+func (f Failure) unanswered() bool {
+	return f.Server != "" && f.Code == codes.DeadlineExceeded.String()
+}
+
+func (u Unanswered) plus(f Failure) Unanswered {
+	u.Count++
+	if f.Kind == KindWrite {
+		u.Writes++
+	}
+	if f.Due.After(u.LastDue) {
+		u.LastDue = f.Due
+	}
+	return u
 }
 
 func (x call) failure(now time.Time) Failure {

@@ -139,6 +139,9 @@ type Cell struct {
 	Total, Failed, Writes, FailedWrites int64
 	// WritesAtKills bounds the failed writes that killed servers explain: for each kill, those that begin in 100 ms.
 	WritesAtKills int64
+	// Silent counts the calls that were sent to a server that stood still, and got no answer before their deadlines. No
+	// living server had them: they are not among Failed and FailedWrites.
+	Silent int64
 	// Misrouted counts the calls that another service answered, Foreign those that another service's handler ran.
 	Misrouted, Foreign int64
 	// Rate is the number of calls a second.

@@ -10,6 +10,7 @@ import (
 const (
 	limitUsual   = 3 * time.Second
 	limitSilent  = 13 * time.Second // a link that swallows everything is found by probes
+	limitDead    = 20 * time.Second // a server that falls silent without a word
 	limitReset   = 40 * time.Second // an etcd that went back in time looks silent
 	limitRefused = 36 * time.Second // who was refused asks again every 30 s, give or take a fifth
 )

@@ -111,8 +111,8 @@ func (s *stage) beheaded(context.Context) (string, error) {
 		return "", errors.New("there is no other leader")
 	}
 	if m := s.cluster.Member(int(old)); m.Running() {
-		text, err := stopped(m.PID())
-		return join(text, fmt.Sprintf("member %d leads in place of %d", next, old)), err
+		state, err := stopped(m.PID())
+		return fmt.Sprintf("etcd's process is in state %s; member %d leads in place of %d", state, next, old), err
 	}
 	return fmt.Sprintf("member %d leads in place of %d, whose process is gone", next, old), nil
 }

@@ -143,7 +143,8 @@ func (s *stage) frozen(ctx context.Context) error {
 
 // standsStill shows that etcd's process is stopped.
 func (s *stage) standsStill(context.Context) (string, error) {
-	return stopped(s.cluster.Member(0).PID())
+	state, err := stopped(s.cluster.Member(0).PID())
+	return "etcd's process is in state " + state, err
 }
 
 func (s *stage) thaw(context.Context) error { return s.back(s.cluster.Member(0).Thaw()) }
@@ -183,7 +184,7 @@ func (s *stage) younger(ctx context.Context) (string, error) {
 	return fmt.Sprintf("the revision was %d before and is %d after", s.notes["revision"], rev), nil
 }
 
-// stopped shows that a process is stopped, as the system says.
+// stopped returns the state of a process that is stopped, as the system says.
 func stopped(pid int) (string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -194,5 +195,5 @@ func stopped(pid int) (string, error) {
 	if len(fields) == 0 || fields[0] != "T" {
 		return "", fmt.Errorf("process %d is in state %q, not T", pid, fields)
 	}
-	return fmt.Sprintf("etcd's process is in state %s", fields[0]), nil
+	return fields[0], nil
 }

@@ -23,6 +23,18 @@ func serverRows() []Row {
 			inject: (*stage).kill, proof: (*stage).killedServers,
 		},
 		{
+			ID: "server-silent", Covers: []string{"A31", "C2"}, Members: 1, Limit: limitDead, work: busy, From: "the stop",
+			Fault: "a server stands still for good (SIGSTOP): its connections stay, its machine takes what is sent, and nothing answers; another one starts. " +
+				"What is sent to it is shown apart, and all is well when nothing is any more",
+			inject: (*stage).silence, proof: (*stage).silentServers,
+			after: func(s *stage, ctx context.Context) (string, error) {
+				if err := s.wait(ctx, time.Until(s.healed.Add(s.opt.TTL+leaseEnds))); err != nil {
+					return "", err
+				}
+				return s.leasesGone(ctx)
+			},
+		},
+		{
 			ID: "servers-rolled", Covers: []string{"C4", "D1"}, Members: 1, Limit: limitUsual, orderly: true, work: busy,
 			Fault:  "all servers are replaced, one after the other: another one starts, the old one gets SIGTERM",
 			inject: (*stage).roll, proof: (*stage).allLeft,
@@ -130,6 +142,47 @@ func (s *stage) kill(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// silence stops a server of each adapter where it is.
+func (s *stage) silence(ctx context.Context) error {
+	for _, d := range s.sides {
+		if d.err != nil {
+			continue
+		}
+		if err := s.noteLease(ctx, d, d.live[0]); err != nil {
+			return err
+		}
+	}
+	s.each(func(d *side) error {
+		p, err := s.retire(ctx, d)
+		if err != nil {
+			return err
+		}
+		d.silent = append(d.silent, p)
+		return p.Freeze(ctx)
+	})
+	s.healed = time.Now()
+	s.newcomers(ctx)
+	return nil
+}
+
+// silentServers shows that a server of each adapter is stopped.
+func (s *stage) silentServers(context.Context) (string, error) {
+	n, states := 0, ""
+	for _, d := range s.sides {
+		for _, p := range d.silent {
+			state, err := stopped(p.PID())
+			if err != nil {
+				return "", err
+			}
+			n, states = n+1, state
+		}
+	}
+	if n < s.working() {
+		return "", fmt.Errorf("only %d servers stand still", n)
+	}
+	return fmt.Sprintf("%d servers are in state %s", n, states), nil
 }
 
 // killedServers shows that a server of each adapter was killed.

@@ -52,6 +52,7 @@ type side struct {
 	fresh   []*ServerProc // the newcomers among them
 	left    []*ServerProc // those that were asked to leave, or killed: they must not stay in etcd
 	other   []*ServerProc // of other services
+	silent  []*ServerProc // those among the ones that left that stand still: nothing answers, and their connections stay
 	clients []*ClientProc
 	victim  string // whatever the row remembers
 	err     error  // why the adapter takes no further part

@@ -36,12 +36,14 @@ etcd of a row, each with servers and a caller of its own, in real processes; the
   again, when the machine was so busy with other things that calls could not be made in time.
 - *failed* are the calls that failed, of all that were made from the beginning of the fault to the end of the row. Living
   servers that could have answered were there all the time, but where all are restarted at once. Where half of the calls
-  must not be repeated, those are shown apart, as *writes*: the ones that a killed server had begun cannot but fail. *misrouted* calls were answered, or run, by
-  another service than the one that was called.
+  must not be repeated, those are shown apart, as *writes*: the ones that a killed server had begun cannot but fail. Shown
+  apart is also what was sent to a server that stands still, and was not answered in time: no living server had it.
+  *misrouted* calls were answered, or run, by another service than the one that was called.
 - *well after* is the time from the end of the fault until every living server, also the ones that were started during
-  it, has answered calls and stands in etcd, and those that left do not. Where they cannot tell etcd, or are killed, their
-  keys may stay until their leases have ended; that is looked at at the end of the row. Where a row counts from elsewhere, it says so. *limit* is what newsvc promises.
-  "never" means not within the limit and %s more; what was missing then stands below.
+  it, has answered calls and stands in etcd, and those that left do not. Keys of servers that were killed, or that left while
+  etcd did not answer, may stay until their leases have ended, which is looked at at the end of the row. Where a row counts
+  from elsewhere, it says so. *limit* is what newsvc promises. "never" means not within the limit and %s more; what was
+  missing then stands below.
 - *rows* are the failures of the design's tables that a row shows: A are those of registration, B of resolving, C of
   connections, D of starting and stopping.
 
@@ -146,6 +148,9 @@ func (c Cell) lost() string {
 	text := fmt.Sprintf("%d of %d", c.Failed, c.Total)
 	if c.Writes > 0 {
 		text = fmt.Sprintf("%d of %d, writes %d of %d", c.Failed-c.FailedWrites, c.Total-c.Writes, c.FailedWrites, c.Writes)
+	}
+	if c.Silent > 0 {
+		text += fmt.Sprintf(", %d sent to the silent server", c.Silent)
 	}
 	if n := max(c.Misrouted, c.Foreign); n > 0 {
 		text += fmt.Sprintf(", %d misrouted", n)

@@ -51,7 +51,7 @@ func TestThePageTellsWhatARunShowed(t *testing.T) {
 			}},
 			{Row: row("three"), Void: "no proof"},
 			{Row: row("four"), Proof: "seen", Cells: []faulttest.Cell{
-				{Adapter: "good", Total: 900, Rate: 250, Converged: true, LateBy: time.Millisecond},
+				{Adapter: "good", Total: 900, Silent: 7, Rate: 250, Converged: true, LateBy: time.Millisecond},
 				{Adapter: "bad", Total: 900, Rate: 250, After: 4 * time.Second, LateBy: 2 * time.Second},
 			}},
 		},
@@ -63,7 +63,7 @@ func TestThePageTellsWhatARunShowed(t *testing.T) {
 		"| `one` | A2, B9 | a \\| b | seen | 3 s | 240 | 0 of 900 | 1.2 s | 17 of 900, 5 misrouted | never |\n",
 		"| `two` | A2, B9 | a \\| b | seen | 3 s | 250 | 0 of 500, writes 2 of 400 | 0.0 s | void | void |\n",
 		"| `three` | A2, B9 | a \\| b | **void**: no proof | 3 s | - | void | void | void | void |\n",
-		"| `four` | A2, B9 | a \\| b | seen | 3 s | 250 | 0 of 900 | 0.0 s | 0 of 900 | late: 4.0 s |\n",
+		"| `four` | A2, B9 | a \\| b | seen | 3 s | 250 | 0 of 900, 7 sent to the silent server | 0.0 s | 0 of 900 | late: 4.0 s |\n",
 		"- a machine\n", "- **bad**: is not\n",
 		"- `one`, bad: 1 of 4 servers get no calls; x\\|y\n", "- `two`, bad: void: it does not start\n",
 		"- `four`, bad: calls returned up to 2s after their deadline\n",

@@ -168,15 +168,40 @@ func (s *stage) look(ctx context.Context, d *side) {
 	if !settled || registered != "" {
 		d.unsettled = now
 	}
-	if d.cell.Missing = join(idle, registered); d.cell.Missing != "" {
+	asked, last := s.stillCalled(ctx, d)
+	if d.cell.Missing = join(join(idle, asked), registered); d.cell.Missing != "" {
 		return
 	}
 	d.done = true
-	d.cell.After = max(0, d.greeted(ctx).Sub(s.end(d)))
+	d.cell.After = max(0, d.greeted(ctx).Sub(s.end(d)), last.Sub(s.end(d)))
 	if !d.unsettled.IsZero() {
 		d.cell.After = max(d.cell.After, d.unsettled.Sub(s.end(d)))
 	}
 	s.say("%s is well after %v", d.adapter.Name, d.cell.After.Round(time.Millisecond))
+}
+
+// stillCalled says whether servers that stand still get calls, as far as is known: calls return at their deadlines. Last is when the
+// latest was due that one of them got; not before the end of the fault.
+func (s *stage) stillCalled(ctx context.Context, d *side) (text string, last time.Time) {
+	last = s.end(d)
+	if len(d.silent) == 0 {
+		return "", last
+	}
+	for _, c := range d.clients {
+		r, err := c.Report(ctx)
+		if err != nil {
+			return err.Error(), last
+		}
+		for _, p := range d.silent {
+			if due := r.Unanswered[p.addr].LastDue; due.After(last) {
+				last = due
+			}
+		}
+	}
+	if time.Since(last) < s.opt.Deadline+inUse {
+		return "a server that stands still may get calls", last
+	}
+	return "", last
 }
 
 // greeted is when the last newcomer answered its first call.
@@ -203,7 +228,7 @@ func (s *stage) finish(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, d := range s.sides {
 		all.Go(func() {
-			_ = s.until(limited, func() bool { return s.lingering(limited, d) == "" }) // the verdict asks once more
+			_ = s.until(limited, func() bool { return !d.done || s.lingering(limited, d) == "" }) // the verdict asks once more
 			s.judge(ctx, d)
 		})
 	}
@@ -233,15 +258,10 @@ func (s *stage) judge(ctx context.Context, d *side) {
 			c.Void = err.Error()
 			return
 		}
-		c.Total, c.Failed, c.Writes, c.FailedWrites = c.Total+r.Total, c.Failed+r.Failed, c.Writes+r.Writes, c.FailedWrites+r.FailedWrites
-		c.Misrouted, c.Rate, c.LateBy = c.Misrouted+r.Misrouted, c.Rate+r.Rate(), max(c.LateBy, r.LateBy)
+		c.add(r, addrsOf(d.silent))
 		d.behind = max(d.behind, r.Behind)
 		if r.Skipped > 0 {
 			d.behind = max(d.behind, stall)
-		}
-		if c.FirstError == "" && len(r.Failures) > 0 {
-			f := r.Failures[0]
-			c.FirstError = fmt.Sprintf("a %s failed, %s: %s", f.Kind, strings.Trim(f.Code, `"`), f.Text)
 		}
 	}
 	killed := 0
@@ -256,6 +276,28 @@ func (s *stage) judge(ctx context.Context, d *side) {
 			c.Foreign += st.Foreign
 		}
 	}
+}
+
+// add counts what a caller saw. What it sent to silent servers, and was not answered, nobody has failed.
+func (c *Cell) add(r Report, silent []string) {
+	c.Total, c.Failed, c.Writes, c.FailedWrites = c.Total+r.Total, c.Failed+r.Failed, c.Writes+r.Writes, c.FailedWrites+r.FailedWrites
+	c.Misrouted, c.Rate, c.LateBy = c.Misrouted+r.Misrouted, c.Rate+r.Rate(), max(c.LateBy, r.LateBy)
+	for _, addr := range silent {
+		u := r.Unanswered[addr]
+		c.Silent, c.Failed, c.FailedWrites = c.Silent+u.Count, c.Failed-u.Count, c.FailedWrites-u.Writes
+	}
+	for _, f := range r.Failures {
+		if c.FirstError == "" && !(f.unanswered() && slices.Contains(silent, f.Server)) {
+			c.FirstError = fmt.Sprintf("a %s failed, %s: %s", f.Kind, strings.Trim(f.Code, `"`), f.Text)
+		}
+	}
+}
+
+func addrsOf(procs []*ServerProc) (all []string) {
+	for _, p := range procs {
+		all = append(all, p.addr)
+	}
+	return all
 }
 
 // close ends what does not belong to the lab.

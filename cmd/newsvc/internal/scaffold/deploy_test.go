@@ -115,10 +115,11 @@ func TestManifestFitsTheService(t *testing.T) {
 	if !slices.Equal(conf.Etcd.Endpoints, []string{"etcd:2379"}) {
 		t.Errorf("etcd is at %q", conf.Etcd.Endpoints)
 	}
-	for name, port := range map[string]int{"startup": c.Startup.GRPC.Port, "readiness": c.Readiness.GRPC.Port} {
-		if port != grpc {
-			t.Errorf("the %s probe asks port %d, gRPC is at %d", name, port, grpc)
-		}
+	if c.Startup.GRPC.Port != grpc {
+		t.Errorf("the startup probe asks port %d, gRPC is at %d", c.Startup.GRPC.Port, grpc)
+	}
+	if c.Readiness.HTTP.Path != "/readyz" || c.Readiness.HTTP.Port != "admin" {
+		t.Errorf("the readiness probe asks %+v", c.Readiness.HTTP)
 	}
 	if c.Liveness.HTTP.Path != "/healthz" || c.Liveness.HTTP.Port != "admin" {
 		t.Errorf("the liveness probe asks %+v", c.Liveness.HTTP)
