@@ -70,7 +70,7 @@ etcd.username and etcd.password. Permissions count once authentication is on: et
 			}
 			if config != "" {
 				if err := discovery.CheckPrefix(config); err != nil {
-					return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: "--config /newsvc/config/" + n.Service, Err: err}
+					return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: "--config-prefix /newsvc/config/" + n.Service, Err: err}
 				}
 				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: config + "/"})
 			}
@@ -84,7 +84,7 @@ etcd.username and etcd.password. Permissions count once authentication is on: et
 		},
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", discovery.DefaultPrefix, "discovery.prefix of the service: the `prefix` of all services in etcd")
-	cmd.Flags().StringVar(&config, "config", "", "the service also reads its settings from this `prefix`")
+	cmd.Flags().StringVar(&config, "config-prefix", "", "app.config_prefix of the service: it also reads settings below this `prefix`")
 	cmd.Flags().StringArrayVar(&leaders, "leader", nil, "the service also takes part in the leadership of this `name`; may be repeated")
 	cmd.Flags().StringArrayVar(&locks, "lock", nil, "the service also takes the lock of this `name`; may be repeated")
 	cmd.Flags().BoolVar(&password, "password", false, "the user has a password, which etcdctl asks for")
