@@ -86,7 +86,7 @@ func Handler(h Handlers, profiles bool) http.Handler {
 	}{
 		{page{"/readyz", "ready for calls, and was it announced? each check with its error"}, h.Ready},
 		{page{"/metrics", "metrics for Prometheus"}, h.Metrics},
-		{page{"/log/level", "log level; PUT changes it"}, h.LogLevel},
+		{page{"/log/level", "log level of all loggers and of single ones; PUT changes it, also for a while"}, h.LogLevel},
 		{page{"/debug/config", "each setting, its value and where it came from"}, h.Config},
 		{page{"/debug/discovery", "registration; each callee, its instances, why one is not used, how old that knowledge is; ?format=text for people, ?format=json for programs"}, h.Discovery},
 	} {

@@ -205,7 +205,7 @@ func inRegistry(fullMethod string) bool {
 func (c *calls) bind(name string) *method {
 	attrs := []attribute.KeyValue{semconv.RPCSystemNameGRPC, semconv.RPCMethod(name)}
 	if callee := c.extra[labelCallee]; callee != "" {
-		attrs = append(attrs, semconv.ServicePeerName(callee))
+		attrs = append(attrs, semconv.ServicePeerName(callee), semconv.ServerAddress(callee))
 	}
 	m := &method{
 		name:      name,

@@ -3,10 +3,13 @@ package telemetry_test
 import (
 	"context"
 	"encoding/hex"
+	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -255,6 +258,23 @@ func TestAPushGoesOverTLSUnlessToldOtherwise(t *testing.T) {
 	_, err := telemetry.New(t.Context(), cfg, telemetry.Params{Service: "echo"})
 	if err == nil || !strings.Contains(err.Error(), "metrics.ca: open missing.pem") {
 		t.Errorf("error = %v", err)
+	}
+}
+
+func TestACollectorIsTrustedByItsAuthority(t *testing.T) {
+	t.Parallel()
+	c := &metricsCollector{}
+	s := httptest.NewTLSServer(c)
+	t.Cleanup(s.Close)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tel, _ := pushing(t, c, func(m *telemetry.MetricsConfig) {
+		m.Protocol, m.Endpoint, m.Insecure, m.CA = telemetry.ProtocolHTTP, s.Listener.Addr().String(), false, ca
+	})
+	if err := tel.Close(t.Context()); err != nil || c.pushes != 1 {
+		t.Errorf("Close = %v after %d pushes", err, c.pushes)
 	}
 }
 

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"net"
 
 	"go.opentelemetry.io/otel/attribute"
 	otelcodes "go.opentelemetry.io/otel/codes"
@@ -92,12 +93,21 @@ func (t *Telemetry) enter(ctx context.Context, m *method, fullMethod string) (co
 	}
 	opts := append(m.spanOpts[:len(m.spanOpts):len(m.spanOpts)], trace.WithSpanKind(trace.SpanKindServer))
 	if p, ok := peer.FromContext(ctx); ok {
-		opts = append(opts, trace.WithAttributes(semconv.NetworkPeerAddress(p.Addr.String())))
+		opts = append(opts, trace.WithAttributes(peerAttributes(p.Addr)...))
 	}
 	if name := callerOf(ctx); name != "" {
 		opts = append(opts, trace.WithAttributes(semconv.ServicePeerName(name)))
 	}
 	return t.start(ctx, m, fullMethod, opts)
+}
+
+// peerAttributes tell address and port apart, as the conventions do; what is no IP address stays whole.
+func peerAttributes(addr net.Addr) []attribute.KeyValue {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return []attribute.KeyValue{semconv.NetworkPeerAddress(addr.String())}
+	}
+	return []attribute.KeyValue{semconv.NetworkPeerAddress(tcp.IP.String()), semconv.NetworkPeerPort(tcp.Port)}
 }
 
 // start begins a span for a call that is sampled.
