@@ -22,6 +22,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,13 +96,16 @@ func WithTraces() Option { return optionFunc(func(p *plan) { p.traces = true }) 
 
 // Apps are the services that were started. Its methods may be called from any goroutine.
 type Apps struct {
-	t         testing.TB
-	net       *network
-	memory    *discoverytest.Registry // nil with etcd
-	etcd      *devetcd.Server         // nil without
-	traces    bool
-	instances map[string][]*Instance // not changed after Start
-	clients   *app.Clients
+	t       testing.TB
+	net     *network
+	memory  *discoverytest.Registry // nil with etcd
+	etcd    *devetcd.Server         // nil without
+	traces  bool
+	options map[string]*ServiceOption // not changed after Start
+	clients *app.Clients
+
+	mu        sync.Mutex // guards instances
+	instances map[string][]*Instance
 }
 
 // Start starts the services in the order given, each after the one before serves and can be found, and stops them in
@@ -113,7 +117,7 @@ func Start(t testing.TB, opts ...Option) *Apps {
 	for _, o := range opts {
 		o.apply(&p)
 	}
-	a := &Apps{t: t, net: newNetwork(), traces: p.traces, instances: make(map[string][]*Instance)}
+	a := &Apps{t: t, net: newNetwork(), traces: p.traces, options: make(map[string]*ServiceOption), instances: make(map[string][]*Instance)}
 	if p.etcd {
 		srv, err := devetcd.Start(t.Context(), devetcd.Config{Fast: true})
 		if err != nil {
@@ -164,19 +168,29 @@ func (a *Apps) environment(i *Instance, own [][2]string) *app.Environment {
 func (a *Apps) start(s *ServiceOption) {
 	a.t.Helper()
 	switch {
-	case s.name == Caller && a.instances[Caller] != nil:
+	case s.name == Caller && a.options[Caller] != nil:
 		a.t.Fatalf("apptest: a service is called %q, as the test itself is; use another name", s.name)
-	case a.instances[s.name] != nil:
+	case a.options[s.name] != nil:
 		a.t.Fatalf("apptest: service %q is started twice; name it once, with Replicas(2) for two instances of it", s.name)
 	case s.replicas < 1:
 		a.t.Fatalf("apptest: service %q: Replicas(%d) starts nothing; write 1 or more, or leave the service out", s.name, s.replicas)
 	}
+	a.options[s.name] = s
 	for range s.replicas {
-		i := &Instance{apps: a, service: s.name, log: &logBuffer{}, spans: &spanRecorder{}}
-		a.instances[s.name] = append(a.instances[s.name], i)
-		a.t.Cleanup(i.show)
-		i.start(s)
+		a.launch(s)
 	}
+}
+
+// launch starts an instance and returns when it is registered.
+func (a *Apps) launch(s *ServiceOption) *Instance {
+	a.t.Helper()
+	i := &Instance{apps: a, service: s.name, log: &logBuffer{}, spans: &spanRecorder{}}
+	a.t.Cleanup(i.show)
+	i.start(s)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.instances[s.name] = append(a.instances[s.name], i)
+	return i
 }
 
 // waitServing returns when the service is ready and, if it registers, registered.
@@ -195,7 +209,10 @@ func (a *Apps) Conn(service string) grpc.ClientConnInterface {
 	if err != nil {
 		a.t.Fatalf("apptest: %v", err)
 	}
-	if n := len(a.Registered(service)); n > 0 && !slices.ContainsFunc(a.instances[service], (*Instance).broken) {
+	a.mu.Lock()
+	broken := slices.ContainsFunc(a.instances[service], (*Instance).broken)
+	a.mu.Unlock()
+	if n := len(a.Registered(service)); n > 0 && !broken {
 		ctx, cancel := context.WithTimeout(a.t.Context(), patience)
 		defer cancel()
 		if err := conn.WaitInstances(ctx, n); err != nil {
@@ -208,11 +225,27 @@ func (a *Apps) Conn(service string) grpc.ClientConnInterface {
 // Instances returns the instances of a service in the order in which they were started, those that were stopped too.
 func (a *Apps) Instances(service string) []*Instance {
 	a.t.Helper()
-	all, ok := a.instances[service]
-	if !ok {
-		a.t.Fatalf("apptest: service %q was not started, only %q; start it with Service or Fake", service, slices.Sorted(maps.Keys(a.instances)))
+	a.known(service)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.instances[service])
+}
+
+// known ends the test when the service was not started, and returns what it was started with.
+func (a *Apps) known(service string) *ServiceOption {
+	a.t.Helper()
+	s := a.options[service]
+	if s == nil {
+		a.t.Fatalf("apptest: service %q was not started, only %q; start it with Service or Fake", service, slices.Sorted(maps.Keys(a.options)))
 	}
-	return slices.Clone(all)
+	return s
+}
+
+// Add starts another instance of a service that [Start] has started, in the same way, and returns when it is registered. What
+// [Apps.Set] has changed holds for the instances that were there.
+func (a *Apps) Add(service string) *Instance {
+	a.t.Helper()
+	return a.launch(a.known(service))
 }
 
 // Set changes a setting of a service while it runs, in all its instances, as a change of a configuration file does, and returns

@@ -159,6 +159,35 @@ func TestAStoppedInstanceLeavesAndNoCallFails(t *testing.T) {
 	}
 }
 
+func TestARollingUpdateLosesNoCall(t *testing.T) {
+	t.Parallel()
+	apps, _ := three(t)
+	client := testpb.NewTestServiceClient(apps.Conn("many-service"))
+	ctx, stop := context.WithCancel(t.Context())
+	calls := 0
+	var caller sync.WaitGroup
+	caller.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := client.UnaryCall(context.WithoutCancel(ctx), &testpb.SimpleRequest{}); err != nil {
+				t.Errorf("a call failed: %v", err)
+			}
+			calls++
+		}
+	})
+	for _, old := range apps.Instances("many-service") {
+		if young := apps.Add("many-service"); young.Addr() == old.Addr() {
+			t.Errorf("two instances have the address %q", old.Addr())
+		}
+		old.Stop()
+	}
+	stop()
+	caller.Wait()
+	if got := apps.Registered("many-service"); len(got) != 3 || len(apps.Instances("many-service")) != 6 {
+		t.Errorf("registered: %v of %d", got, len(apps.Instances("many-service")))
+	}
+	t.Logf("%d calls", calls)
+}
+
 func TestAKilledServiceIsReportedAsGone(t *testing.T) {
 	t.Parallel()
 	apps := apptest.Start(t, fake("last-service"), relayService().Set("clients.last-service.wait_for_ready", "false"))
