@@ -32,7 +32,8 @@ type Identity struct {
 // Claim returns the values of a further claim of the token, nil if it has none that are text, numbers or booleans.
 func (i Identity) Claim(name string) []string { return slices.Clone(i.claims[name]) }
 
-// Name is the subject, or the service where there is no token.
+// Name is the subject, or the service where there is no token. An issuer may have a subject of the same name as a
+// service: what services may do is for rules to say, or for whoever looks at Service.
 func (i Identity) Name() string {
 	if i.Subject != "" {
 		return i.Subject
