@@ -94,3 +94,26 @@ func TestWhenEverybodyRefusesCallersDoNotHammer(t *testing.T) {
 		}
 	}
 }
+
+func TestCallsThatAnOverloadedInstanceShedsAreAnsweredByAnother(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
+	for round := 1; ; round++ { // not in parallel, as the other tests that measure
+		small, _ := busyServer(t, nil)
+		large := start(t, params(), &echo{})
+		conn := caller(t, func(p *client.Policy) { p.NotProcessed.BudgetTokens = 1000 }, small, large)
+		l := offer(t, conn, 3.5*capacity, 3*time.Second) // half of it comes to the small one first
+		var shed int64
+		for _, r := range small.Refusals() {
+			shed += r.Shed
+		}
+		t.Logf("%d calls, %d shed by one instance, %d answered", len(l), shed, l.count(good))
+		if shed > 0 && l.count(good) >= len(l)*99/100 {
+			return
+		}
+		if round == rounds {
+			t.Fatal("none of the rounds was as it should be")
+		}
+	}
+}
