@@ -189,7 +189,8 @@ func (s *service) page() (page struct {
 ) {
 	s.t.Helper()
 	_, _, admin := s.stack.Addresses()
-	res, err := http.Get("http://" + admin + "/debug/config")
+	asks := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := asks.Get("http://" + admin + "/debug/config")
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -233,16 +234,14 @@ func TestRedialKeyIsSwappedWithoutAFailedCall(t *testing.T) {
 	defer load.Wait()
 	defer cancel()
 	for range 4 {
-		load.Add(1)
-		go func() {
-			defer load.Done()
+		load.Go(func() {
 			for ctx.Err() == nil {
 				if _, err := s.users.UnaryCall(context.WithoutCancel(ctx), &testpb.SimpleRequest{}); err != nil {
 					failed.Add(1)
 				}
 				calls.Add(1)
 			}
-		}()
+		})
 	}
 	for i, to := range []string{b, a, b} {
 		s.write(fmt.Sprintf("# %d\nclients: {user-service: {target: %q}}\n", i, to))

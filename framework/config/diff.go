@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -114,10 +115,7 @@ func (c *Config) owner(key string) string {
 // inForce is what holds when next is taken over while running holds: next, with the keys that need a restart, and all
 // keys of sections that take nothing, as they are in running.
 func inForce(running, next *Config, takes func(section string) bool) *Config {
-	c := &Config{service: next.service, root: next.root, sources: next.sources, seen: next.seen, origins: map[string]origin{}}
-	for key, o := range next.origins {
-		c.origins[key] = o
-	}
+	c := &Config{service: next.service, root: next.root, sources: next.sources, seen: next.seen, origins: maps.Clone(next.origins)}
 	for i, s := range next.sections {
 		was := running.sections[i]
 		mixed := &section{name: s.name, path: s.path, defaults: s.defaults, base: s.base, value: clone(s.value)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -99,11 +100,7 @@ func (r *Reloader) State() State {
 
 func (s State) clone() State {
 	s.Pending = slices.Clone(s.Pending)
-	failed := make(map[string]error, len(s.Failed))
-	for section, err := range s.Failed {
-		failed[section] = err
-	}
-	s.Failed = failed
+	s.Failed = maps.Clone(s.Failed)
 	return s
 }
 
@@ -337,9 +334,7 @@ func (r *Reloader) Handler(extra func() map[string]any) http.Handler {
 			page["failed"] = failed
 		}
 		if extra != nil {
-			for key, value := range extra() {
-				page[key] = value
-			}
+			maps.Copy(page, extra())
 		}
 		return page
 	})

@@ -22,6 +22,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
@@ -161,6 +163,9 @@ func (s *Source) Copy() (config.Layer, bool) {
 }
 
 func (s *Source) explain(cli *clientv3.Client, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Unavailable {
+		err = fmt.Errorf("it does not answer: %w", err)
+	}
 	return fmt.Errorf("read the configuration below %q from etcd at %q: %w", s.opt.Prefix, strings.Join(cli.Endpoints(), ", "), err)
 }
 
