@@ -30,6 +30,8 @@ const (
 	// interval is what is looked at as a whole; with few calls it is longer, up to maxInterval.
 	interval    = 100 * time.Millisecond
 	maxInterval = time.Second
+	// slowest is how long a method that hardly answers is looked at as a whole.
+	slowest = 10 * time.Second
 	// enough calls make an interval worth a look; fewer than few never do. Many make a mean that can be relied on.
 	enough, few, many = 20, 5, 100
 	// persistent is how many intervals in a row a queue must stand to be overload.
@@ -152,6 +154,9 @@ type seen struct {
 // judge ends the interval. Samples are kept under a bound until there are many.
 func (l *Limiter) judge(now int64) {
 	l.due.Store(now + int64(interval))
+	if l.bound.Load() == 0 && l.samples.Load() < few && now-l.began < int64(slowest) {
+		return // goes on
+	}
 	s := seen{now: now, length: now - l.began, arrived: l.arrived.Swap(0), refused: l.refused.Swap(0), succeeded: l.succeeded.Swap(0)}
 	l.began = now
 	l.ended.Store(0)

@@ -176,6 +176,19 @@ func TestTheBoundIsLiftedWhenTheOverloadIsOver(t *testing.T) {
 	})
 }
 
+func TestMethodsThatAnswerTwiceASecondAreBoundedToo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(4, fixed(2*time.Second))
+		if refused, _ := d.arrive(1, time.Minute, shed.Default); refused > 0 {
+			t.Errorf("%d calls were refused at half of the capacity", refused)
+		}
+		if refused, slowest := d.arrive(6, 2*time.Minute, shed.Default); refused < 300 || slowest > 40*time.Second {
+			t.Errorf("at three times the capacity %d of about 720 calls were refused, and the slowest answer took %s", refused, slowest)
+		}
+	})
+}
+
 func TestPrioritiesThatTravel(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]shed.Priority{
