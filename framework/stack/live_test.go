@@ -3,8 +3,10 @@ package stack_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -104,4 +106,26 @@ func TestSampleRatioAndAccessLogAreReloaded(t *testing.T) {
 	eventually(t, "a span", func() bool { call(); return len(spans.Ended()) > 0 })
 	write("telemetry: {traces: {sample_ratio: 1}}\nserver: {access_log: {all: true}}\n")
 	eventually(t, "a call in the log", func() bool { call(); return told() })
+}
+
+// A tag in a section that is taken over promises that this key is, too: buildReload has to see to a new one.
+func TestTaggedKeysAreThoseThatAreTakenOver(t *testing.T) {
+	t.Parallel()
+	settings, _, err := stack.LoadConfig(config.Sources{NoFile: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, v := range settings.Values() {
+		if v.Reload != "restart" && !strings.HasPrefix(v.Key, "clients.") { // of those the factory takes the whole policy
+			got = append(got, v.Key)
+		}
+	}
+	want := []string{
+		"log.level", "log.levels", "server.access_log.all", "server.access_log.errors", "server.access_log.max_per_second",
+		"server.access_log.slow", "telemetry.traces.sample_ratio",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("keys with a reload tag (-want +got):\n%s", diff)
+	}
 }
