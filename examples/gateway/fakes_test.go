@@ -89,6 +89,39 @@ func TestNoRequestFailsWhenAnInstanceIsKilled(t *testing.T) {
 	}
 }
 
+func TestALateAnswerIsAskedForElsewhereAndCountsAsOneCall(t *testing.T) {
+	t.Parallel()
+	instances := 0
+	apps := apptest.Start(t, apptest.WithTraces(),
+		apptest.Fake("user-service", func(r grpc.ServiceRegistrar) {
+			get := well
+			if instances++; instances == 1 {
+				get = func(ctx context.Context) error {
+					<-ctx.Done()
+					return context.Cause(ctx)
+				}
+			}
+			userv1.RegisterUserServiceServer(r, &moody{get: get})
+		}).Replicas(2),
+		apptest.Service("gateway", edge()...).Set("clients.user-service.hedging.delay", "10ms").Set("clients.user-service.min_instances", "2"),
+	)
+	const requests = 6
+	for range requests {
+		if code, body := send(t, "GET", apps.HTTP("gateway")+"/v1/users/1", ""); code != http.StatusOK {
+			t.Errorf("status %d, %s; want 200", code, body)
+		}
+	}
+	if n := apps.Metric("gateway", "grpc_client_call_duration_seconds_count", "callee", "user-service"); n != requests {
+		t.Errorf("the gateway counts %v calls, want %d", n, requests)
+	}
+	if n := apps.Metric("gateway", "newsvc_client_hedges_total", "outcome", "won"); n == 0 {
+		t.Error("no hedge has won")
+	}
+	if calls := apps.Spans("gateway"); len(calls) != requests {
+		t.Errorf("%d spans, want %d: %+v", len(calls), requests, calls)
+	}
+}
+
 // bound is what a test of a service with its fakes may take.
 const bound = 100 * time.Millisecond
 
