@@ -90,3 +90,20 @@ func BenchmarkEjection(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkHedging shows what it costs that a call may be hedged: calls that are answered in time.
+func BenchmarkHedging(b *testing.B) {
+	addrs := []string{startServer(b, "127.0.0.1:0", nil).addr, startServer(b, "127.0.0.1:0", nil).addr}
+	for _, delay := range []time.Duration{0, time.Second} {
+		c := connect(b, newRegistry(addrs...), func(p *client.Policy) { p.Hedging.Delay = delay })
+		b.Run(fmt.Sprintf("delay=%v", delay), func(b *testing.B) {
+			b.ReportAllocs()
+			in, out := wrapperspb.String("x"), &wrapperspb.StringValue{}
+			for b.Loop() {
+				if err := c.Invoke(b.Context(), methodGet, in, out); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
