@@ -74,7 +74,9 @@ func BenchmarkTelemetry(b *testing.B) {
 		name   string
 		change func(*stack.Config, *testing.B)
 	}{
-		{"nothing", func(c *stack.Config, _ *testing.B) { c.Telemetry.Metrics.Enabled, c.Server.AccessLog.Errors = false, false }},
+		{"nothing", func(c *stack.Config, _ *testing.B) {
+			c.Telemetry.Metrics.Enabled, c.Server.AccessLog.Errors = false, false
+		}},
 		{"metrics", func(c *stack.Config, _ *testing.B) { c.Server.AccessLog.Errors = false }},
 		{"default", func(*stack.Config, *testing.B) {}},
 		{"callers", func(c *stack.Config, _ *testing.B) { c.Telemetry.Metrics.Callers = true }},

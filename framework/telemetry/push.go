@@ -50,7 +50,7 @@ func newPusher(cfg MetricsConfig, p Params, registry *prometheus.Registry) (*pus
 func resourceProto(r *resource.Resource) *resourcepb.Resource {
 	out := &resourcepb.Resource{}
 	for _, a := range r.Attributes() {
-		out.Attributes = append(out.Attributes, text(string(a.Key), a.Value.Emit()))
+		out.Attributes = append(out.Attributes, text(string(a.Key), a.Value.String()))
 	}
 	return out
 }
