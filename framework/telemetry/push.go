@@ -3,7 +3,6 @@ package telemetry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -99,17 +98,14 @@ func (m *pusher) note(err error) {
 // lastPush bounds the push at the end: a collector that is away must not hold up the end of the process.
 const lastPush = 2 * time.Second
 
-// close pushes the last state, while ctx lasts, and lets go of the collector.
+// close pushes the last state, while ctx lasts, and lets go of the collector. That a collector does not take it is logged; it is
+// no reason to say that the process ended badly.
 func (m *pusher) close(ctx context.Context) error {
 	if m.loop != nil {
 		m.loop.Stop()
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastPush)
 	defer cancel()
-	err := m.push(ctx)
-	m.note(err)
-	if err != nil {
-		err = fmt.Errorf("push the last metrics: %w", err)
-	}
-	return errors.Join(err, m.up.stop())
+	m.note(m.push(ctx))
+	return m.up.stop()
 }
