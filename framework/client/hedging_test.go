@@ -91,8 +91,8 @@ func TestASlowInstanceIsCutFromTheTail(t *testing.T) {
 	}
 	met := slow.runs.Load()
 	t.Logf("the longest of %d calls, of which %d met an instance that hangs, took %v", calls, met, worst)
-	if met == 0 {
-		t.Error("no call met the slow instance")
+	if met != calls/2 {
+		t.Errorf("%d of %d calls met the slow instance first, want half: a hedge takes nobody's turn", met, calls)
 	}
 	eventually(t, "what lost was cancelled", func() bool { return slow.lost.Load() == slow.runs.Load() })
 	if s := c.State(); s.HedgesWon != met || s.Hedges < met {

@@ -43,6 +43,16 @@ func (t *tried) has(i *Instance) bool {
 	return slices.Contains(t.list, i)
 }
 
+// any reports whether the call was with anybody before.
+func (t *tried) any() bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.list) > 0
+}
+
 // add notes that the call is with i.
 func (t *tried) add(i *Instance) {
 	if t != nil {

@@ -46,7 +46,12 @@ type turns struct {
 	turn *atomic.Int64
 }
 
-func (t *turns) choose(context.Context, *tried) int { return int(uint64(t.turn.Add(1)) % t.n) }
+func (t *turns) choose(_ context.Context, had *tried) int {
+	if had.any() { // a repeat takes no turn, or the turns of calls would keep step with their repeats: of two, one would have all first attempts
+		return int(rand.Uint64N(t.n))
+	}
+	return int(uint64(t.turn.Add(1)) % t.n)
+}
 
 // stride takes each member as often as its share says, spread evenly over time: stride scheduling (Waldspurger and Weihl
 // 1995) in the form of gRPC's proposal A58, which needs no lock. Each member is asked in turn; it gains its share of
@@ -70,7 +75,12 @@ func newStride(members []member, turn *atomic.Int64) *stride {
 	return s
 }
 
-func (s *stride) choose(context.Context, *tried) int {
+func (s *stride) choose(_ context.Context, had *tried) int {
+	for had.any() { // see turns; ends since the largest share is the whole
+		if n := rand.IntN(len(s.gains)); rand.Uint32N(whole) < s.gains[n] {
+			return n
+		}
+	}
 	for n := uint64(len(s.gains)); ; { // ends within n turns: the largest takes each of its own
 		t := uint64(s.turn.Add(1))
 		i := t % n
