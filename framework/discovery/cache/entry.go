@@ -151,7 +151,7 @@ func (e *entry) restore() {
 	}
 	u, err := load(e.cache.opt.Dir, e.service)
 	if err != nil {
-		e.cache.opt.Log.Warn("cannot use the last good set on disk; waiting for the source", zap.String("service", e.service), zap.Error(err))
+		e.cache.opt.Log.Warn("cannot use the last good set on disk; waiting for the source", zap.String("callee", e.service), zap.Error(err))
 		return
 	}
 	if !u.Known() {
@@ -218,7 +218,7 @@ func (e *entry) guardedLocked(change func() bool) bool {
 }
 
 func (e *entry) logAlarmLocked() {
-	fields := []zap.Field{zap.String("service", e.service), zap.Int("up", len(e.guard.up)), zap.Int("held", len(e.guard.held))}
+	fields := []zap.Field{zap.String("callee", e.service), zap.Int("up", len(e.guard.up)), zap.Int("held", len(e.guard.held))}
 	if e.guard.alarm {
 		e.cache.opt.Log.Warn("many instances vanished at once without draining; they stay in use until they return or their time is up",
 			append(fields, zap.Duration("at_most", e.guard.ttl))...)
@@ -275,7 +275,7 @@ func (e *entry) save(now time.Time, end bool) {
 	}
 	err := save(e.cache.opt.Dir, e.service, u)
 	if err != nil && before == nil {
-		e.cache.opt.Log.Warn("cannot keep the last good set; a start while the source is away will not find it", zap.String("service", e.service), zap.Error(err))
+		e.cache.opt.Log.Warn("cannot keep the last good set; a start while the source is away will not find it", zap.String("callee", e.service), zap.Error(err))
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -72,7 +72,7 @@ type follower struct {
 func newFollower(s *Source, service string) *follower {
 	return &follower{
 		src: s, service: service, box: newMailbox(), hints: make(chan struct{}, 1), kicks: make(chan struct{}, 1),
-		snap: newSnapshot(service, s.opt.Log.With(zap.String("service", service))), why: listFirst,
+		snap: newSnapshot(service, s.opt.Log.With(zap.String("callee", service))), why: listFirst,
 		bo:    backoff.New(min(100*time.Millisecond, s.opt.Timing.RetryMax), s.opt.Timing.RetryMax),
 		stats: WatchState{Service: service, Instances: -1, Lists: noLists()},
 	}
