@@ -19,10 +19,13 @@ func linesOf(logs *observer.ObservedLogs) map[string][]string {
 	of := map[string][]string{}
 	for _, e := range logs.All() {
 		f, about := e.ContextMap(), "other"
-		for _, k := range []string{"key", "service", "callee"} {
+		for _, k := range []string{"key", "callee"} {
 			if v, ok := f[k].(string); ok {
 				about = k + " " + v
 			}
+		}
+		if callee, ok := f["callee"].(string); ok && e.LoggerName == "discovery" {
+			about = "watch " + callee
 		}
 		of[about] = append(of[about], e.LoggerName+": "+e.Message)
 	}
@@ -50,7 +53,7 @@ func TestALongOutageOfEtcdIsTwoLinesInTheLog(t *testing.T) {
 	}
 	_ = logs.TakeAll()
 	addr, _, _ := s.Addresses()
-	registration, watch := "key "+discovery.Key(discovery.DefaultPrefix, service, addr), "service "+service
+	registration, watch := "key "+discovery.Key(discovery.DefaultPrefix, service, addr), "watch "+service
 	if err := etcd.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +97,7 @@ func TestAStartWithoutEtcdIsTwoLinesInTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr, _, _ := s.Addresses()
-	registration, watch := "key "+discovery.Key(discovery.DefaultPrefix, service, addr), "service "+service
+	registration, watch := "key "+discovery.Key(discovery.DefaultPrefix, service, addr), "watch "+service
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // many attempts of everybody
 	<-ctx.Done()
 	cancel()

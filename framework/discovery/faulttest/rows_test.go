@@ -49,11 +49,11 @@ func TestWhoLeftMustNotStayInEtcd(t *testing.T) {
 	}
 }
 
-// Callers learn of it when its lease ends, 3.3 s to 5 s after the stop, and send it calls until then.
+// Callers send it calls until they notice, or until its lease ends, 3.3 s to 5 s after the stop.
 func TestASilentServerGetsCallsThatNobodyLostUntilItIsGone(t *testing.T) {
 	t.Parallel()
 	c := runRow(t, rowNamed(t, "server-silent").HauntedLate())
-	if c.Failed > 0 || c.Silent == 0 || c.After < 2*time.Second {
+	if c.Failed > 0 || c.Silent == 0 {
 		t.Errorf("%v; the silent server got %d calls until %v after the stop", c, c.Silent, c.After)
 	}
 	// Who could not say that it left is looked for at the end.

@@ -138,6 +138,9 @@ func (m *Machine) Remove(i *Instance, now time.Time) []Change {
 	}
 	i.connected = false // a call that still runs ejects it no more
 	m.pardonLocked(m.at(now))
+	if len(m.instances) == 1 && m.instances[0].out() { // one of one is never ejected, connected or not
+		m.returnLocked(m.instances[0], m.at(now), true)
+	}
 	return m.takeLocked()
 }
 
