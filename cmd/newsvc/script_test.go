@@ -148,7 +148,11 @@ func checkout(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		ts.Check(os.WriteFile(filepath.Join(dir, name), text, 0o644))
 	}
-	ts.Check(os.Symlink(filepath.Join(ts.Getenv("REPO"), "framework"), filepath.Join(dir, "framework")))
+	for _, name := range []string{"framework", "proto/newsvc"} { // what services are built from
+		link := filepath.Join(dir, name)
+		ts.Check(os.MkdirAll(filepath.Dir(link), 0o755))
+		ts.Check(os.Symlink(filepath.Join(ts.Getenv("REPO"), name), link))
+	}
 }
 
 func release(ts *testscript.TestScript, neg bool, args []string) {

@@ -52,6 +52,7 @@ func (l *calls) remove(c *Call) {
 // [Machine.Canary] chose the instance for.
 func (i *Instance) Begin(c *Call, name string, unary, canary bool, now time.Time) {
 	if !i.m.active.Load() {
+		i.m.woken.Store(int64(i.m.at(now)))
 		i.m.active.Store(true)
 	}
 	if canary {

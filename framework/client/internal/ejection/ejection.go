@@ -94,13 +94,16 @@ type Machine struct {
 	cfg     atomic.Pointer[Config]
 	methods sync.Map     // name to *method
 	trials  atomic.Int32 // instances on trial
-	active  atomic.Bool  // something began or ended since the last tick
+	active  atomic.Bool  // something began since the last tick
+	woken   atomic.Int64 // when that was first
 
 	mu        sync.Mutex // guards what follows and the phases of instances; taken before an instance's own lock
 	instances []*Instance
 	outs      int           // instances that are ejected, connected or not
 	seen      int           // counts calls of Connected
 	learned   time.Duration // when the methods' limits were set last
+	ticked    time.Duration // when the last tick was
+	stood     bool          // nothing was judged then, for this process had stood still
 	changes   []Change      // not handed out yet
 }
 

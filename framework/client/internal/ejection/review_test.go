@@ -32,3 +32,38 @@ func TestTheLastOneIsNotLeftEjectedThoughItIsNotConnected(t *testing.T) {
 		t.Errorf("the only instance takes calls: %v, and ticks go on: %v; want true and false", sick.Takes(), m.Active())
 	}
 }
+
+// SIGSTOP of the caller: calls in flight on one instance, a pause, a tick, before answers are read.
+func TestAPauseOfTheCallerEjectsNobody(t *testing.T) {
+	now := time.Now()
+	m := ejection.New(ejection.Config{Consecutive: 3, SlowFactor: 5, SlowMargin: 5 * time.Millisecond, SlowAfter: 500 * time.Millisecond, BaseTime: time.Second, MaxTime: time.Second, MaxShare: 0.5}, now)
+	a, b, x := m.Add("a"), m.Add("b"), m.Add("x")
+	all := []*ejection.Instance{a, b, x}
+	m.Connected(all, now)
+	for range 20 {
+		for _, i := range all {
+			var c ejection.Call
+			i.Begin(&c, "/s/M", true, false, now)
+			c.End(ejection.Answered, codes.OK, time.Millisecond)
+		}
+		now = now.Add(50 * time.Millisecond)
+		m.Tick(now)
+	}
+	var cs [3]ejection.Call
+	for n := range cs { // the three that run at the moment of the pause happen to be on one
+		a.Begin(&cs[n], "/s/M", true, false, now)
+	}
+	now = now.Add(5 * time.Second)
+	for _, c := range m.Tick(now) {
+		t.Errorf("ejected by the caller's own pause: %v", c.Reason)
+	}
+	for range 10 { // they have no answer after it either
+		now = now.Add(100 * time.Millisecond)
+		for _, c := range m.Tick(now) {
+			if c.Instance == a {
+				return
+			}
+		}
+	}
+	t.Error("an instance that does not answer is kept for the caller's pause")
+}

@@ -11,6 +11,9 @@ import (
 // learnEvery is how often the usual times are computed anew.
 const learnEvery = 250 * time.Millisecond
 
+// standstill is how long nothing ticked although it should have, when this process stood still or had no processor.
+const standstill = 500 * time.Millisecond
+
 // leastCalls is how many calls of a method an instance must have had to be compared.
 const leastCalls = 3
 
@@ -48,6 +51,10 @@ func (m *Machine) Tick(now time.Time) []Change {
 	cfg := m.cfg.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.stoodLocked(at) {
+		m.active.Store(true) // another tick is wanted
+		return m.takeLocked()
+	}
 	if at-m.learned >= learnEvery {
 		m.learned = at
 		m.learnLocked(cfg)
@@ -62,6 +69,14 @@ func (m *Machine) Tick(now time.Time) []Change {
 	}
 	m.judgeSharesLocked(cfg, at)
 	return m.takeLocked()
+}
+
+// stoodLocked reports whether this process stood still until now. Then answers that came meanwhile were not read yet, and
+// calls are not late but unheard: nobody is judged before the next tick.
+func (m *Machine) stoodLocked(now time.Duration) bool {
+	m.stood = !m.stood && now-max(m.ticked, time.Duration(m.woken.Load())) > standstill
+	m.ticked = now
+	return m.stood
 }
 
 // overdue counts the calls that have taken too long by now, and reports whether one of them is a canary.
