@@ -16,11 +16,25 @@ import (
 //	apps.Metric("user-service", "grpc_server_call_duration_seconds_count", "grpc_status", "NOT_FOUND")
 func (a *Apps) Metric(service, name string, labels ...string) float64 {
 	a.t.Helper()
-	sum := 0.0
-	for _, i := range a.Instances(service) {
-		sum += i.Metric(name, labels...)
+	sum, with := 0.0, 0
+	instances := a.Instances(service)
+	for n, i := range instances {
+		if with == 0 && n == len(instances)-1 || i.has(name) { // one that had no call yet has no metrics of calls
+			sum += i.Metric(name, labels...)
+			with++
+		}
 	}
 	return sum
+}
+
+func (i *Instance) has(name string) bool {
+	i.apps.t.Helper()
+	families, err := i.stack.Telemetry().Gatherer().Gather()
+	if err != nil {
+		i.apps.t.Fatalf("apptest: read the metrics of service %q: %v", i.service, err)
+	}
+	family, _ := find(families, name)
+	return family != nil
 }
 
 // Metric is [Apps.Metric] of one instance.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
@@ -24,7 +25,7 @@ type stream struct {
 // openStream begins to open a watch on key and returns at once. The caller must close it.
 func openStream(ctx context.Context, cli *clientv3.Client, key string, opts ...clientv3.OpOption) *stream {
 	s := &stream{
-		watcher: clientv3.NewWatcher(cli),
+		watcher: clientv3.NewWatchFromWatchClient(watchClient{pb.NewWatchClient(cli.ActiveConnection())}, cli),
 		ctx:     clientv3.WithRequireLeader(ctx),
 		opened:  make(chan clientv3.WatchChan, 1),
 	}
