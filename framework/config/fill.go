@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"reflect"
@@ -132,8 +133,14 @@ func (ld *loader) validateSection(sec *section, seen map[string]bool) {
 	}
 }
 
-// validate calls the method Validate of a section's value, if it has one.
-func validate(value reflect.Value) error {
+// validate calls the method Validate of a section's value, if it has one. Its panic is a refusal: values that change in one
+// place for all instances must not end them all.
+func validate(value reflect.Value) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the check of these values panics: %v; fix it, or the value that it does not expect", p)
+		}
+	}()
 	own := clone(value) // Validate may do with it what it likes
 	if v, ok := own.Interface().(validator); ok {
 		return v.Validate()

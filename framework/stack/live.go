@@ -196,7 +196,7 @@ func (s *Stack) startReload(ctx context.Context) {
 		live.Run(ctx, s.p.Config.App.ConfigPoll, func(out config.Outcome) {
 			tellReload(log, before, out)
 			before = out.State
-			if out.State.Refused == nil {
+			if out.State.Refused == nil && len(out.State.Failed) == 0 { // what a callback refuses must not come back at the next start
 				s.keepCopy(log, out.Layers)
 			}
 		})
