@@ -41,8 +41,11 @@ func (c *Coordinator) grant(ctx context.Context) (*lease, error) {
 	// Of all calls, those that the lease's context is the parent of too: a member that is cut off from the others is to
 	// say so at once. It would let each call to it wait, and clientv3 calls all members in turn.
 	ctx = clientv3.WithRequireLeader(ctx)
-	call, cancel := context.WithTimeout(ctx, c.opt.CallTimeout)
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opt.CallTimeout)
 	defer cancel()
+	// Whoever stops just now still waits a moment for the answer: of a lease that etcd granted and nobody heard of nothing
+	// could be revoked.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(c.opt.CallTimeout/3, cancel) })()
 	sent := time.Now()
 	got, err := c.cli.Grant(call, int64(c.opt.TTL/time.Second))
 	if err != nil {

@@ -163,3 +163,22 @@ func TestNothingWaitsForAnEtcdThatIsAway(t *testing.T) {
 	err = h.Release()
 	contains(t, err, `releasing the lock "import"`, "it ends within")
 }
+
+// A lease that etcd granted while its asker gave up would stand, unheard of, until its TTL is over.
+func TestWhoGivesUpWhileAskingLeavesNothing(t *testing.T) {
+	t.Parallel()
+	e := etcd(t)
+	c, cli := instance(t, e.Addr(), func(o *coordination.Options) { o.TTL = time.Minute })
+	for i := range 60 {
+		ctx, cancel := context.WithTimeout(limit(t), time.Duration(i)*50*time.Microsecond)
+		if h, err := c.TryLock(ctx, "job"); err == nil {
+			if err := h.Release(); err != nil {
+				t.Error(err)
+			}
+		}
+		cancel()
+	}
+	if n := leases(t, cli); n != 0 || len(keys(t, cli, "lock", "job")) != 0 {
+		t.Errorf("%d leases and keys %q are left", n, keys(t, cli, "lock", "job"))
+	}
+}
