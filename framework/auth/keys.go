@@ -139,6 +139,8 @@ type keyStore struct {
 	set atomic.Pointer[keySet]
 	due atomic.Int64 // when they are old, in Unix nanoseconds
 
+	waking atomic.Bool // the first reading after a long silence is under way
+
 	mu      sync.Mutex
 	reading *loop.Loop // the latest one; nil before the first
 	began   time.Time  // when that was
@@ -146,11 +148,16 @@ type keyStore struct {
 	closed  bool
 }
 
-// poke starts a reading when the keys are old; it waits for nothing and costs a comparison otherwise.
-func (s *keyStore) poke(now time.Time) {
-	if now.UnixNano() >= s.due.Load() {
-		s.begin(now)
+// poke starts a reading when the keys are old, and waits for it if nobody has tried for so long that keys may have been
+// withdrawn long ago; otherwise it waits for nothing and costs two comparisons. The error is the end of ctx.
+func (s *keyStore) poke(ctx context.Context, now time.Time) error {
+	if now.UnixNano() < s.due.Load() && !s.waking.Load() {
+		return nil
 	}
+	if r := s.begin(now); r != nil && s.waking.Load() {
+		return r.Join(ctx)
+	}
+	return nil
 }
 
 // begin starts a reading, unless one runs or the last one is too recent, and returns the one that runs; nil if none does.
@@ -170,6 +177,8 @@ func (s *keyStore) begin(now time.Time) *loop.Loop {
 	if s.closed {
 		return nil
 	}
+	// By the clock of the wall: the other one stands still while a machine sleeps.
+	s.waking.Store(s.reading != nil && now.Round(0).Sub(s.began.Round(0)) > 2*s.cfg.Refresh)
 	s.began = now
 	s.due.Store(now.Add(s.cfg.MinRefresh).UnixNano()) // if it fails
 	s.reading = loop.Start(context.Background(), s.read)
@@ -188,6 +197,7 @@ func (s *keyStore) gap() time.Duration {
 func (s *keyStore) read(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	defer s.waking.Store(false)
 	err := s.readNow(ctx)
 	s.mu.Lock()
 	was := s.failing

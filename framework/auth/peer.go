@@ -3,6 +3,8 @@ package auth
 import (
 	"context"
 	"crypto/x509"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -70,9 +72,12 @@ func (p *peers) read(leaf *x509.Certificate) *peerID {
 	if len(leaf.URIs) == 1 && leaf.URIs[0].Scheme == "spiffe" {
 		id.spiffe = leaf.URIs[0].String()
 	}
-	switch service := p.inSPIFFE(id.spiffe); {
+	service := p.inSPIFFE(id.spiffe)
+	switch {
 	case service != "":
 		id.service = service
+	case p.before != "" && slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.Scheme == "spiffe" }):
+		id.service = id.spiffe // IDs say who is a service here, and this one does not
 	default:
 		id.service = serviceName(leaf.DNSNames)
 		if id.service == "" {
@@ -102,14 +107,15 @@ func (p *peers) inSPIFFE(id string) string {
 	return name
 }
 
-// serviceName is the first name that has the form of a service name, else the first one.
+// serviceName is the first name that has the form of a service name, else the first one, unless that looks like an ID: a
+// rule that names an ID means one.
 func serviceName(names []string) string {
 	for _, n := range names {
 		if isServiceName(n) {
 			return n
 		}
 	}
-	if len(names) > 0 {
+	if len(names) > 0 && !strings.Contains(names[0], ":") {
 		return names[0]
 	}
 	return ""

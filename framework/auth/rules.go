@@ -72,7 +72,7 @@ func isOwn(method string) bool {
 	return isHealth(method) || strings.HasPrefix(method, "/grpc.reflection.")
 }
 
-func isHealth(method string) bool { return strings.HasPrefix(method, "/grpc.health.") }
+func isHealth(method string) bool { return strings.HasPrefix(method, "/grpc.health.v1.Health/") }
 
 // suggest says what may have been meant.
 func (p policy) suggest(pattern string) string {

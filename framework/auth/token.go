@@ -48,7 +48,9 @@ type verifier struct {
 // verify returns what a token says, or why it is refused.
 func (v *verifier) verify(ctx context.Context, raw string) (*token, error) {
 	now := time.Now()
-	v.keys.poke(now)
+	if err := v.keys.poke(ctx, now); err != nil {
+		return nil, err // the call is over
+	}
 	if len(raw) > maxToken {
 		return nil, refuse(reasonMalformed, fmt.Sprintf("it is longer than %d bytes", maxToken))
 	}

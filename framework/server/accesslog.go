@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -156,7 +157,7 @@ func (a *accessLog) fields(ctx context.Context, method string, took time.Duratio
 		fields = append(fields, zap.Stringer("peer", p.Addr))
 	}
 	if agent := metadata.ValueFromIncomingContext(ctx, "user-agent"); len(agent) > 0 {
-		fields = append(fields, zap.String("user_agent", agent[0]))
+		fields = append(fields, zap.String("user_agent", shorten(agent[0])))
 	}
 	if err != nil {
 		fields = append(fields, zap.Error(err))
@@ -168,6 +169,15 @@ func (a *accessLog) fields(ctx context.Context, method string, took time.Duratio
 		fields = append(fields, a.log.fields(ctx))
 	}
 	return fields
+}
+
+// shorten keeps what a stranger wrote from filling the log.
+func shorten(text string) string {
+	const most = 200
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
 }
 
 // size is that of a message on the wire, before compression.

@@ -144,7 +144,12 @@ func (s *segment) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 				return nil, m.refuse(trailerOf(ctx))
 			}
 			answered := false // a panic leaves err as it is
-			defer func() { m.Done(began, answered && err == nil) }()
+			defer func() {
+				if answered && err != nil && callersFault(err) {
+					m.Mistake()
+				}
+				m.Done(began, answered && err == nil)
+			}()
 			resp, err = s.admitted(ctx, req, info, handler)
 			answered = true
 			return resp, err

@@ -195,7 +195,8 @@ func (l *limiter) bucket() *rate.Limiter {
 const maxCallers = 10_000
 
 // of returns a caller's bucket. When there are too many, those that are full again are forgotten: they are as good as
-// new. If none is, any goes; the flood that this takes is worse than one caller with a fresh bucket.
+// new. If hardly any is, others go, whoever they are, until an eighth is free: looking through all of them for each caller
+// that comes would cost more than the flood that this takes.
 func (l *limiter) of(caller string) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -205,7 +206,7 @@ func (l *limiter) of(caller string) *rate.Limiter {
 	if len(l.callers) >= maxCallers {
 		maps.DeleteFunc(l.callers, func(_ string, b *rate.Limiter) bool { return b.Tokens() >= float64(l.conf.Burst) })
 		for other := range l.callers {
-			if len(l.callers) < maxCallers {
+			if len(l.callers) <= maxCallers-maxCallers/8 {
 				break
 			}
 			delete(l.callers, other)

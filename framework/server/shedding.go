@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/newsvc/newsvc/framework/internal/notprocessed"
@@ -80,11 +81,13 @@ func priority(ctx context.Context) (context.Context, shed.Priority) {
 	if len(values) == 0 {
 		return ctx, shed.Default
 	}
-	p, known := shed.ParsePriority(values[0])
+	// A handler that gives a call of its own another priority appends it to the one that it passes on.
+	value := values[len(values)-1]
+	p, known := shed.ParsePriority(value)
 	if !known {
 		return ctx, shed.Default
 	}
-	return metadata.AppendToOutgoingContext(ctx, PriorityHeader, values[0]), p
+	return metadata.AppendToOutgoingContext(ctx, PriorityHeader, value), p
 }
 
 // refuse counts and returns the refusal. Callers wait for differing times, so that they do not return together.
@@ -92,6 +95,19 @@ func (s *shedded) refuse(tell func(metadata.MD)) error {
 	s.account.shed.Add(1)
 	wait := 25*time.Millisecond + rand.N(50*time.Millisecond)
 	return pushback(tell, wait, "this instance is overloaded; other instances take the call")
+}
+
+// callersFault reports whether a call failed by what its caller did, which is no sign that the server can't keep up.
+func callersFault(err error) bool {
+	switch codeOf(err) {
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.FailedPrecondition,
+		codes.OutOfRange, codes.Unauthenticated, codes.Unimplemented:
+		return true
+	case codes.Unavailable:
+		return pushedBack(err) // by a rate limit
+	default:
+		return false
+	}
 }
 
 // maxRetryPushback bounds what gRPC's own retries are told to wait: they wait that long for another instance, too.

@@ -70,6 +70,7 @@ type Limiter struct {
 	refused   atomic.Int64
 	ended     atomic.Int64
 	succeeded atomic.Int64
+	mistaken  atomic.Int64 // answered, too
 	samples   atomic.Int64 // successes that began in this epoch, with their latencies:
 	sum       atomic.Int64
 	least     atomic.Int64
@@ -112,7 +113,13 @@ func (l *Limiter) Admit(p Priority) (began int64, ok bool) {
 	now := int64(time.Since(l.born))
 	l.arrived.Add(1)
 	n := l.inFlight.Add(1)
-	if bound := l.bound.Load(); bound > 0 && n > p.share(bound) {
+	bound := l.bound.Load()
+	if bound > 0 && n == 1 && now >= l.due.Load()+2*int64(calmAfter) && l.mu.TryLock() {
+		l.wake(now)
+		l.mu.Unlock()
+		bound = l.bound.Load()
+	}
+	if bound > 0 && n > p.share(bound) {
 		l.inFlight.Add(-1)
 		l.refused.Add(1)
 		return 0, false
@@ -143,10 +150,21 @@ func (l *Limiter) Done(began int64, success bool) {
 	}
 }
 
+// wake lifts a bound that nobody has judged for so long, with nothing in flight, that nothing can have happened since.
+func (l *Limiter) wake(now int64) {
+	if l.bound.Load() > 0 && now >= l.due.Load()+2*int64(calmAfter) {
+		l.lift(now)
+	}
+}
+
+// Mistake tells, before [Limiter.Done], that a call which failed was answered all the same: with what its caller did wrong.
+func (l *Limiter) Mistake() { l.mistaken.Add(1) }
+
 // seen is what happened in an interval.
 type seen struct {
 	now, length                 int64
 	arrived, refused, succeeded int64
+	mistaken                    int64
 	samples                     int64
 	least, mean                 float64
 }
@@ -157,7 +175,7 @@ func (l *Limiter) judge(now int64) {
 	if l.bound.Load() == 0 && l.samples.Load() < few && now-l.began < int64(slowest) {
 		return // goes on
 	}
-	s := seen{now: now, length: now - l.began, arrived: l.arrived.Swap(0), refused: l.refused.Swap(0), succeeded: l.succeeded.Swap(0)}
+	s := seen{now: now, length: now - l.began, arrived: l.arrived.Swap(0), refused: l.refused.Swap(0), succeeded: l.succeeded.Swap(0), mistaken: l.mistaken.Swap(0)}
 	l.began = now
 	l.ended.Store(0)
 	bounded := l.bound.Load() > 0
@@ -206,7 +224,7 @@ func (l *Limiter) watch(s seen) {
 		return
 	}
 	l.came += s.arrived
-	l.answered += s.succeeded
+	l.answered += s.succeeded + s.mistaken
 	bound := max(headroom*float64(s.succeeded)/float64(s.length)*l.usual.mean, float64(l.opt.MinInFlight))
 	inFlight := float64(l.inFlight.Load())
 	// Twice the standard deviation of the number of arrivals is more than chance.
