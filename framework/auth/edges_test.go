@@ -13,7 +13,7 @@ import (
 )
 
 // The documentation of auth.jwt.refresh: "A key that the issuer has withdrawn counts no longer than this."
-func TestReviewAKeyWithdrawnADayAgoCountsNoMoreAfterAQuietDay(t *testing.T) {
+func TestAKeyWithdrawnADayAgoCountsNoMoreAfterAQuietDay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		iss := newIssuer(t, "k1")
@@ -30,7 +30,7 @@ func TestReviewAKeyWithdrawnADayAgoCountsNoMoreAfterAQuietDay(t *testing.T) {
 }
 
 // With mtls.spiffe set the trust domain says who is a service. A foreign ID with a DNS name beside it is none.
-func TestReviewAForeignSPIFFEIDIsNoServiceByItsDNSName(t *testing.T) {
+func TestAForeignSPIFFEIDIsNoServiceByItsDNSName(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	for _, id := range []string{"spiffe://evil.org/sa/x", "spiffe://example.org/sa/x/y"} {
@@ -43,7 +43,7 @@ func TestReviewAForeignSPIFFEIDIsNoServiceByItsDNSName(t *testing.T) {
 }
 
 // A DNS name may hold anything that is ASCII. A rule that names a SPIFFE ID means one.
-func TestReviewADNSNameIsNoSPIFFEID(t *testing.T) {
+func TestADNSNameIsNoSPIFFEID(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	cfg := config("")
@@ -54,7 +54,7 @@ func TestReviewADNSNameIsNoSPIFFEID(t *testing.T) {
 }
 
 // Only the health service is open, and not whatever else is named below its package.
-func TestReviewOnlyTheHealthServiceIsOpen(t *testing.T) {
+func TestOnlyTheHealthServiceIsOpen(t *testing.T) {
 	t.Parallel()
 	iss := newIssuer(t, "k1")
 	a, err := auth.New(auth.Params{Service: "user-service", Config: config(iss.file())})

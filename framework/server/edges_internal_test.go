@@ -7,7 +7,7 @@ import (
 )
 
 // Callers that come once each, as from an IPv6 network, after the map is full.
-func TestReviewManyCallersAreCheap(t *testing.T) {
+func TestManyCallersAreCheap(t *testing.T) {
 	l := newLimiter("*", RateLimit{Rate: 0.0001, Burst: 2, PerCaller: true})
 	cost := func(from, n int) time.Duration {
 		begin := time.Now()

@@ -18,7 +18,7 @@ import (
 )
 
 // What PriorityHeader tells callers to do, done by a handler for its own background work.
-func TestReviewAHandlersOwnPriorityHolds(t *testing.T) {
+func TestAHandlersOwnPriorityHolds(t *testing.T) {
 	t.Parallel()
 	told := make(chan []string, 1)
 	callee := start(t, params(), &echo{call: func(ctx context.Context, in *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
@@ -40,7 +40,7 @@ func TestReviewAHandlersOwnPriorityHolds(t *testing.T) {
 	}
 }
 
-func TestReviewAccessLogLinesAreBounded(t *testing.T) {
+func TestAccessLogLinesAreBounded(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
 	p := params()

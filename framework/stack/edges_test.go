@@ -10,7 +10,7 @@ import (
 )
 
 // The subject of a token is what its issuer lets a person choose; it must not take somebody else's share.
-func TestReviewASubjectDoesNotUseUpTheRateOfAnAddress(t *testing.T) {
+func TestASubjectDoesNotUseUpTheRateOfAnAddress(t *testing.T) {
 	t.Parallel()
 	p, _, _ := params(t)
 	p.Config.Server.RateLimits = map[string]server.RateLimit{"*": {Rate: 0.0001, Burst: 1, PerCaller: true}}
