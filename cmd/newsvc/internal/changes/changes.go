@@ -1,0 +1,231 @@
+// Package changes writes several files as one step: all of them, or the tree stays as it was. A command collects what it
+// wants to write in a [Set], may show it ([Set.Plan], for --dry-run), and applies it at the end. It never deletes a
+// file that it did not make, and never writes over a file that changed since it was read.
+package changes
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Actions of a [Change].
+const (
+	Create = "create"
+	Update = "update"
+	Same   = "same"
+)
+
+// Change is what happens to one file.
+type Change struct {
+	Action string // [Create], [Update] or [Same]
+	Path   string // absolute
+}
+
+// Set is a number of files and what is to be in them. Its zero value is ready to use, from one goroutine.
+type Set struct {
+	order []string
+	files map[string]*entry
+}
+
+type entry struct {
+	path string // where the file really is: links are followed
+	mode fs.FileMode
+	old  []byte // nil: there was none
+	now  []byte
+
+	temp, backup string
+	done         bool
+}
+
+// Read returns what the file holds, pending changes included. A file that does not exist gives an error that is
+// [fs.ErrNotExist].
+func (s *Set) Read(name string) ([]byte, error) {
+	if e, ok := s.files[name]; ok {
+		if e.now == nil {
+			return nil, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+		}
+		return e.now, nil
+	}
+	return os.ReadFile(name)
+}
+
+// Write plans that the file at the absolute path holds content. It reads what is there now: that is what [Set.Apply] expects to
+// find.
+func (s *Set) Write(name string, content []byte) error {
+	if content == nil {
+		content = []byte{}
+	}
+	if e, ok := s.files[name]; ok {
+		e.now = content
+		return nil
+	}
+	e := &entry{path: name, mode: 0o644, now: content}
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		e.path = target
+	}
+	info, err := os.Lstat(e.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return &fs.PathError{Op: "write", Path: name, Err: errors.New("it is no regular file")}
+	default:
+		e.mode = info.Mode().Perm()
+		if e.old, err = os.ReadFile(e.path); err != nil {
+			return err
+		}
+		if e.old == nil {
+			e.old = []byte{}
+		}
+	}
+	if s.files == nil {
+		s.files = map[string]*entry{}
+	}
+	s.files[name] = e
+	s.order = append(s.order, name)
+	return nil
+}
+
+// Plan lists what Apply will do, in the order of the calls of Write.
+func (s *Set) Plan() []Change {
+	var list []Change
+	for _, name := range s.order {
+		list = append(list, Change{s.files[name].action(), name})
+	}
+	return list
+}
+
+func (e *entry) action() string {
+	switch {
+	case e.old == nil:
+		return Create
+	case !bytes.Equal(e.old, e.now):
+		return Update
+	}
+	return Same
+}
+
+// Apply writes all files. New contents and copies of old ones are laid down beside the files first; then each is
+// renamed into place. When anything fails, what was done is undone, and the error says so if even that did not work.
+func (s *Set) Apply() (err error) {
+	var made []string
+	var pending []*entry
+	for _, name := range s.order {
+		if e := s.files[name]; e.action() != Same {
+			pending = append(pending, e)
+		}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo(pending, made))
+		}
+		for _, e := range pending {
+			for _, name := range []string{e.temp, e.backup} {
+				if name != "" {
+					_ = os.Remove(name) // renamed files are no longer there
+				}
+			}
+		}
+	}()
+	for _, e := range pending {
+		dirs, err := makeDirs(filepath.Dir(e.path))
+		made = append(made, dirs...)
+		if err != nil {
+			return err
+		}
+		if err := e.prepare(); err != nil {
+			return err
+		}
+	}
+	for _, e := range pending {
+		if err := e.swap(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *entry) prepare() (err error) {
+	if e.temp, err = beside(e.path, e.now, e.mode); err != nil || e.old == nil {
+		return err
+	}
+	e.backup, err = beside(e.path, e.old, e.mode)
+	return err
+}
+
+// swap puts the new content in place, unless somebody wrote the file meanwhile.
+func (e *entry) swap() error {
+	found, err := os.ReadFile(e.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && e.old == nil:
+	case err != nil:
+		return err
+	case e.old == nil || !bytes.Equal(found, e.old):
+		return fmt.Errorf("%s was changed by somebody else meanwhile", e.path)
+	}
+	if err := os.Rename(e.temp, e.path); err != nil {
+		return err
+	}
+	e.done = true
+	return nil
+}
+
+func undo(pending []*entry, made []string) error {
+	var errs []error
+	for _, e := range pending {
+		if !e.done {
+			continue
+		}
+		if e.old == nil {
+			errs = append(errs, os.Remove(e.path))
+		} else {
+			errs = append(errs, os.Rename(e.backup, e.path))
+		}
+	}
+	for _, e := range pending { // before the directories, which have to be empty
+		if e.temp != "" && !e.done {
+			errs = append(errs, os.Remove(e.temp))
+			e.temp = ""
+		}
+	}
+	for i := len(made) - 1; i >= 0; i-- {
+		_ = os.Remove(made[i]) // stays when somebody put something into it
+	}
+	return errors.Join(errs...)
+}
+
+// beside writes a temporary file into the directory of name: a rename does not cross file systems.
+func beside(name string, content []byte, mode fs.FileMode) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(name), ".newsvc-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
+	}
+	return f.Name(), nil
+}
+
+// makeDirs creates dir and returns the directories that were not there, outermost first.
+func makeDirs(dir string) ([]string, error) {
+	var missing []string
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(at); err == nil || filepath.Dir(at) == at {
+			break
+		}
+		missing = append([]string{at}, missing...)
+	}
+	for i, at := range missing {
+		if err := os.Mkdir(at, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return missing[:i], err
+		}
+	}
+	return missing, nil
+}
