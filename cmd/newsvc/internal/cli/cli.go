@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -36,7 +35,7 @@ func (i InterruptedError) ExitCode() int {
 
 // Run executes one command line, without the program's name, and returns the exit code.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot(args)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -46,7 +45,11 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil && errors.As(context.Cause(ctx), &signal) && errors.Is(err, context.Canceled) {
 		err = signal
 	}
-	problem.Print(stderr, err)
+	if wantsJSON(args) {
+		problem.PrintJSON(stderr, err)
+	} else {
+		problem.Print(stderr, err)
+	}
 	return problem.Code(err)
 }
 
@@ -55,10 +58,12 @@ type globals struct {
 	dir    string
 	output string
 	quiet  bool
+	args   []string // the whole command line, without the program's name
 }
 
-func newRoot() *cobra.Command {
-	g := &globals{}
+// newRoot is the command tree. One command line is run by it: the flags are in its variables.
+func newRoot(args []string) *cobra.Command {
+	g := &globals{args: args}
 	root := &cobra.Command{
 		Use:   "newsvc",
 		Short: "create and run gRPC services that find each other by name",
@@ -67,12 +72,11 @@ func newRoot() *cobra.Command {
   newsvc create blogger-user      write a service that builds, tests, runs and registers
   newsvc dev                      run the services below this directory, with an etcd of their own
   newsvc generate                 after a change of a .proto file
-  newsvc help exit-codes          what the exit codes mean
 
 Results go to stdout, progress and errors to stderr. No command asks questions.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noCommand,
+		Args:          g.noCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("dir") {
@@ -89,39 +93,19 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 	root.PersistentFlags().StringVarP(&g.dir, "dir", "C", ".", "work in this `directory`")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "text", "`form` of the result on stdout: text or json")
 	root.PersistentFlags().BoolVarP(&g.quiet, "quiet", "q", false, "no progress on stderr, errors only")
-	root.SetFlagErrorFunc(flagError)
-	root.SetHelpCommand(helpCommand())
+	root.SetFlagErrorFunc(g.flagError)
+	root.SetHelpCommand(newHelp(g))
+	root.SetHelpFunc(printHelp)
 	root.AddCommand(
 		newCreate(g),
 		dev.Command(),
 		newGenerate(g),
 		newEtcdRoles(g),
 		newVersion(g),
-		exitCodes(),
 	)
+	root.AddCommand(topics()...)
+	g.complete(root)
 	return root
-}
-
-// noCommand answers an argument that is no command of ours.
-func noCommand(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	p := &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("%q is not a command", args[0]), Fix: "newsvc help"}
-	switch near := cmd.SuggestionsFor(args[0]); {
-	case args[0] == "run" || args[0] == "start" || args[0] == "serve":
-		p.Fix = "newsvc dev      or, for one plain process: go run ."
-	case args[0] == "new":
-		p.Fix = "newsvc " + strings.Join(append([]string{"create"}, args[1:]...), " ")
-	case len(near) > 0:
-		p.Fix = "newsvc " + near[0]
-	}
-	return p
-}
-
-// flagError turns cobra's complaint about flags into one of ours.
-func flagError(cmd *cobra.Command, err error) error {
-	return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: cmd.CommandPath() + " --help", Err: err}
 }
 
 // enterDir makes the directory of -C the current one, so that it holds for whatever a command starts too.
@@ -137,38 +121,4 @@ func (g *globals) progress(cmd *cobra.Command) io.Writer {
 		return io.Discard
 	}
 	return cmd.ErrOrStderr()
-}
-
-// helpCommand is cobra's, but an unknown topic is an error.
-func helpCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "help [COMMAND or TOPIC]",
-		Short: "help about a command or a topic",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			about, rest, err := cmd.Root().Find(args)
-			if err == nil && len(rest) > 0 && about == cmd.Root() {
-				err = noCommand(about, rest)
-			}
-			if err != nil {
-				return err
-			}
-			return about.Help()
-		},
-	}
-}
-
-func exitCodes() *cobra.Command {
-	return &cobra.Command{
-		Use:   "exit-codes",
-		Short: "what the exit codes mean",
-		Long: `Exit codes of newsvc:
-
-    0  done, or nothing to do
-    1  it was tried and failed: a build error, a full disk
-    2  wrong usage: a flag, a name, an argument; nothing was tried
-    3  the environment is not fit: no go command, no network, etcd unreachable
-    4  a person has to decide: the directory exists, generated files are stale (--check)
-    5  not found: no such service, instance or method
-  130  ended by Ctrl-C; 143 by SIGTERM`,
-	}
 }

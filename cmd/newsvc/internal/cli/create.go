@@ -59,7 +59,7 @@ that). In a checkout of newsvc itself the service becomes an example, examples/N
 	cmd.Flags().StringVar(&o.FrameworkFlag, "framework", "", "`version` of newsvc to require, or the directory of a checkout (default: the one this newsvc is from)")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "list the files, write nothing")
 	cmd.Flags().BoolVar(&o.NoVerify, "no-verify", false, "do not build the project")
-	cmd.SetFlagErrorFunc(createFlagError)
+	cmd.SetFlagErrorFunc(g.createFlagError)
 	return cmd
 }
 
@@ -77,10 +77,10 @@ func oneName(args []string) error {
 }
 
 // createFlagError treats an unknown flag as what it may have been meant as: a name.
-func createFlagError(cmd *cobra.Command, err error) error {
+func (g *globals) createFlagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) {
-		return flagError(cmd, err)
+	if !errors.As(err, &unknown) || nearFlag(cmd, unknown) != "" {
+		return g.flagError(cmd, err)
 	}
 	given := "--" + unknown.GetSpecifiedName()
 	if short := unknown.GetSpecifiedShortnames(); short != "" {

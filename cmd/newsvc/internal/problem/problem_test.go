@@ -58,3 +58,28 @@ func TestCauseIsFound(t *testing.T) {
 		t.Error("the cause is not found by errors.Is")
 	}
 }
+
+func TestPrintJSON(t *testing.T) {
+	t.Parallel()
+	whole := &problem.Error{What: `no etcd "here" && there`, At: "127.0.0.1:2379", Fix: "newsvc dev", Exit: problem.Environment}
+	for _, tc := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"whole", whole, `{"error":{"what":"no etcd \"here\" && there","at":"127.0.0.1:2379","fix":"newsvc dev","exit":3}}` + "\n"},
+		{"wrapped", fmt.Errorf("call user: %w", whole), `{"error":{"what":"call user: no etcd \"here\" && there","at":"127.0.0.1:2379","fix":"newsvc dev","exit":3}}` + "\n"},
+		{"any error", errors.New("disk full"), `{"error":{"what":"disk full","at":"","fix":"","exit":1}}` + "\n"},
+		{"nil", nil, ""},
+		{"silent", &problem.Error{Exit: 4}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var b strings.Builder
+			problem.PrintJSON(&b, tc.err)
+			if b.String() != tc.want {
+				t.Errorf("PrintJSON wrote %s, want %s", b.String(), tc.want)
+			}
+		})
+	}
+}
