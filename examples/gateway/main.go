@@ -15,7 +15,9 @@ func main() { app.Run("gateway", edge()...) }
 // edge is the wiring, apart from main so that tests start the same.
 func edge() []fx.Option {
 	return []fx.Option{
+		// newsvc:clients
 		app.Client("user-service", userv1.NewUserServiceClient),
+		// newsvc:end
 		gatewayfx.Route(userv1gw.RegisterUserServiceHandlerClient),
 		gatewayfx.Serve(userv1gw.OpenAPI()),
 	}

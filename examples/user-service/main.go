@@ -16,6 +16,8 @@ func service() []fx.Option {
 	return []fx.Option{
 		app.Config("user", user.DefaultConfig()),
 		app.Provide(user.NewStore),
+		// newsvc:clients
+		// newsvc:end
 		app.Serve(userv1.RegisterUserServiceServer, user.NewServer),
 	}
 }
