@@ -1,5 +1,6 @@
-// Package generate brings the Go code of a project's .proto files up to date. It finds the project, hands the files
-// to protogen, and writes what differs; it owns *.pb.go below proto/ and touches nothing else.
+// Package generate brings the Go code of a project's .proto files up to date. It finds the project, reads the same
+// buf.gen.yaml as buf, hands the files to protogen or to the plugins that the project pins, and writes what differs. It
+// owns what carries the header of generated code, and touches nothing else.
 package generate
 
 import (
@@ -7,149 +8,264 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"os"
-	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
-	"golang.org/x/mod/modfile"
+	"google.golang.org/protobuf/types/pluginpb"
 
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/changes"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/protogen"
 )
 
 // Options say where and how.
 type Options struct {
-	Dir   string // absolute; anywhere in the project
-	Check bool   // write nothing, and fail when something would be written
+	Dir    string   // absolute; anywhere in the project
+	Paths  []string // .proto files and directories to generate from, relative to Dir; empty means all
+	Check  bool     // write nothing, and fail when something would be written
+	DryRun bool     // write nothing
 }
 
 // Result lists generated files, as paths relative to Options.Dir with slashes.
 type Result struct {
-	Updated []string `json:"updated"` // written; with Check: out of date
-	Same    int      `json:"same"`    // files that were up to date
+	Updated []string `json:"updated"`           // written; with Check and DryRun: to be written
+	Same    int      `json:"same"`              // files that were up to date
+	Orphans []string `json:"orphans,omitempty"` // generated from something that is no longer there; never deleted
+	Edited  []string `json:"edited,omitempty"`  // without the header of generated code, so not written over
 }
 
-// Run generates. A second run changes nothing. Errors are [*problem.Error]; with Check, files out of date are one of
-// them and listed in the result too.
+// Output is one generated file: what is to be at an absolute path.
+type Output struct {
+	Path    string
+	Content []byte
+}
+
+// header marks a generated file, see https://go.dev/s/generatedcode.
+var header = regexp.MustCompile(`(?m)^// Code generated .* DO NOT EDIT\.\r?$`)
+
+// Run generates. Either all files are written or none. A second run changes nothing. Errors are [*problem.Error]; with
+// Check, files out of date are one of them and listed in the result too, and whatever else keeps it from telling ends
+// with [problem.Environment].
 func Run(ctx context.Context, o Options) (Result, error) {
-	root, goRoot, err := findProject(o.Dir)
+	res, err := run(ctx, o)
+	var p *problem.Error
+	if o.Check && errors.As(err, &p) && p.ExitCode() != problem.Usage && len(res.Updated)+len(res.Orphans)+len(res.Edited) == 0 {
+		c := *p
+		c.Exit = problem.Environment
+		return res, &c
+	}
+	return res, err
+}
+
+func run(ctx context.Context, o Options) (Result, error) {
+	p, err := Find(o.Dir)
 	if err != nil {
 		return Result{}, err
 	}
-	protos, err := readProtos(filepath.Join(root, "proto"))
+	outputs, t, err := p.generate(ctx, o.Dir, nil, o.Paths)
 	if err != nil {
 		return Result{}, err
 	}
-	files, err := protogen.Generate(ctx, protogen.Input{Files: protos, GoRoot: goRoot})
-	if err != nil {
-		return Result{}, explain(err)
-	}
+	var set changes.Set
 	res := Result{Updated: []string{}}
-	for _, f := range files {
-		name := filepath.Join(root, "proto", filepath.FromSlash(f.Name))
-		if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, f.Content) {
+	if res.Edited, err = stage(&set, outputs, o.Dir); err != nil {
+		return res, err
+	}
+	for _, c := range set.Plan() {
+		if c.Action == changes.Same {
 			res.Same++
-			continue
+		} else {
+			res.Updated = append(res.Updated, Shown(o.Dir, c.Path))
 		}
-		if !o.Check {
-			if err := replace(name, f.Content); err != nil {
-				return res, &problem.Error{What: fmt.Sprintf("cannot write %s: %v", name, err), Fix: "make the directory writable", Err: err}
+	}
+	if len(o.Paths) == 0 {
+		for _, name := range p.orphans(t, outputs) {
+			res.Orphans = append(res.Orphans, Shown(o.Dir, name))
+		}
+	}
+	switch {
+	case len(res.Edited) > 0:
+		return res, edited(res.Edited)
+	case o.Check && len(res.Updated)+len(res.Orphans) > 0:
+		return res, stale(res)
+	case o.Check || o.DryRun:
+		return res, nil
+	}
+	return res, Apply(&set)
+}
+
+// Apply writes the set; what goes wrong is a [*problem.Error].
+func Apply(set *changes.Set) error {
+	if err := set.Apply(); err != nil {
+		return &problem.Error{What: "nothing is written: " + firstLine(err), Fix: "make the directory writable, or try again", Err: err}
+	}
+	return nil
+}
+
+// Generate returns the Go code of all .proto files of the project, with the texts of overlay in place of what the disk
+// holds: by absolute path. dir is what paths in messages are relative to.
+func (p *Project) Generate(ctx context.Context, dir string, overlay map[string][]byte) ([]Output, error) {
+	outputs, _, err := p.generate(ctx, dir, overlay, nil)
+	return outputs, err
+}
+
+// Stage plans outputs in set. A file that somebody edited is a [*problem.Error].
+func Stage(set *changes.Set, outputs []Output, dir string) error {
+	names, err := stage(set, outputs, dir)
+	if err == nil && len(names) > 0 {
+		err = edited(names)
+	}
+	return err
+}
+
+func (p *Project) generate(ctx context.Context, dir string, overlay map[string][]byte, paths []string) ([]Output, tree, error) {
+	t, err := p.load(overlay)
+	if err != nil {
+		return nil, t, err
+	}
+	if left := p.config.managed.foreign(t); len(left) > 0 {
+		return nil, t, refusal([]string{fmt.Sprintf("%s:%d: managed.enabled: without a managed.disable entry for each, buf sets %s",
+			configFile, p.config.managed.line, strings.Join(left, ", "))})
+	}
+	in := p.input(t)
+	if in.Only, err = t.chosen(p.Root, dir, paths); err != nil {
+		return nil, t, err
+	}
+	req, err := protogen.Request(ctx, in)
+	if err != nil {
+		return nil, t, p.explain(err, t, dir)
+	}
+	outputs, err := p.outputs(ctx, req)
+	if err != nil {
+		return nil, t, p.explain(err, t, dir)
+	}
+	return outputs, t, nil
+}
+
+// outputs runs all plugins.
+func (p *Project) outputs(ctx context.Context, req *pluginpb.CodeGeneratorRequest) ([]Output, error) {
+	byDir := map[string][]protogen.File{}
+	for _, pl := range p.config.plugins {
+		files, err := p.run(ctx, pl, req)
+		if err != nil {
+			return nil, err
+		}
+		dir := filepath.Join(p.Root, filepath.FromSlash(pl.out))
+		byDir[dir] = append(byDir[dir], files...)
+	}
+	var outputs []Output
+	for _, dir := range slices.Sorted(maps.Keys(byDir)) {
+		files, err := protogen.Merge(byDir[dir])
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			outputs = append(outputs, Output{filepath.Join(dir, filepath.FromSlash(f.Name)), f.Content})
+		}
+	}
+	return outputs, nil
+}
+
+// chosen returns the files that paths select, by import path; nil when there are no paths.
+func (t tree) chosen(root, dir string, paths []string) ([]string, error) {
+	var only []string
+	for _, name := range paths {
+		at := name
+		if !filepath.IsAbs(at) {
+			at = filepath.Join(dir, filepath.FromSlash(name))
+		}
+		n := len(only)
+		for file := range t.files {
+			rel, err := filepath.Rel(at, filepath.Join(root, filepath.FromSlash(t.names[file])))
+			if err == nil && filepath.IsLocal(rel) && !slices.Contains(only, file) {
+				only = append(only, file)
 			}
 		}
-		shown, err := filepath.Rel(o.Dir, name)
-		if err != nil {
-			shown = name
-		}
-		res.Updated = append(res.Updated, filepath.ToSlash(shown))
-	}
-	if n := len(res.Updated); o.Check && n > 0 {
-		return res, &problem.Error{
-			Exit: problem.Conflict,
-			What: fmt.Sprintf("%d generated files are out of date", n),
-			At:   strings.Join(res.Updated, ", "),
-			Fix:  "newsvc generate",
+		if _, err := os.Stat(at); len(only) == n && (err != nil || len(paths) == 1) {
+			return nil, &problem.Error{
+				Exit: problem.Usage, What: fmt.Sprintf("there is no .proto file of this project at %q", name), At: at,
+				Fix: "newsvc generate      (all files), or name a file or a directory below proto/",
+			}
 		}
 	}
-	return res, nil
+	slices.Sort(only)
+	return only, nil
 }
 
-// findProject returns the nearest directory at or above dir that has a proto directory, and the import path of that.
-func findProject(dir string) (root, goRoot string, err error) {
-	for at := dir; ; at = filepath.Dir(at) {
-		if info, err := os.Stat(filepath.Join(at, "proto")); err == nil && info.IsDir() && root == "" {
-			root = at
+// stage plans the files that may be written, and returns those that somebody made or edited.
+func stage(set *changes.Set, outputs []Output, dir string) (theirs []string, err error) {
+	for _, f := range outputs {
+		old, err := set.Read(f.Path)
+		if err == nil && filepath.Ext(f.Path) == ".go" && !bytes.Equal(old, f.Content) && !header.Match(old) {
+			theirs = append(theirs, Shown(dir, f.Path))
+			continue
 		}
-		text, err := os.ReadFile(filepath.Join(at, "go.mod"))
-		if err == nil && root == "" {
-			break // a project has its .proto files below its own go.mod
-		}
-		if err == nil {
-			rel, err := filepath.Rel(at, root)
-			return root, path.Join(modfile.ModulePath(text), filepath.ToSlash(rel), "proto"), err
-		}
-		if filepath.Dir(at) == at {
-			break
+		if err := set.Write(f.Path, f.Content); err != nil {
+			return nil, &problem.Error{What: "cannot write " + Shown(dir, f.Path) + ": " + firstLine(err), Fix: "make it a file that can be written", Err: err}
 		}
 	}
-	return "", "", &problem.Error{
-		Exit: problem.Usage,
-		What: "no project with .proto files here",
-		At:   fmt.Sprintf("looked for a directory proto in %s and above, up to a go.mod", dir),
-		Fix:  "cd into a project, or start one: newsvc create blogger-user",
+	return theirs, nil
+}
+
+func edited(names []string) error {
+	return &problem.Error{
+		Exit: problem.Conflict,
+		What: fmt.Sprintf("%s is in the way: it has no line \"Code generated ... DO NOT EDIT.\", so it is somebody's own; nothing is written", names[0]),
+		At:   strings.Join(names, "\n       "),
+		Fix:  "move it to another name, then: newsvc generate",
 	}
 }
 
-func readProtos(dir string) (map[string][]byte, error) {
-	dir, err := filepath.EvalSymlinks(dir) // WalkDir does not enter a link, not even its root
-	if err != nil {
-		return nil, err
+func stale(res Result) error {
+	p := &problem.Error{
+		Exit: problem.Conflict,
+		What: fmt.Sprintf("%d generated files are out of date", len(res.Updated)),
+		At:   strings.Join(slices.Concat(res.Updated, res.Orphans), ", "),
+		Fix:  "newsvc generate",
 	}
-	protos := map[string][]byte{}
-	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || filepath.Ext(name) != ".proto" {
-			return err
-		}
-		rel, err := filepath.Rel(dir, name)
-		if err != nil {
-			return err
-		}
-		protos[filepath.ToSlash(rel)], err = os.ReadFile(name)
-		return err
-	})
-	if err == nil && len(protos) == 0 {
-		err = &problem.Error{Exit: problem.Usage, What: "there are no .proto files to generate from", At: dir, Fix: "write one, for example proto/user/v1/service.proto"}
+	if n := len(res.Updated); n == 1 {
+		p.What = "1 generated file is out of date"
 	}
-	return protos, err
+	if n := len(res.Orphans); n > 0 {
+		p.What = fmt.Sprintf("%d generated files are out of date, %d have lost their source", len(res.Updated), n)
+		p.Fix = "newsvc generate && rm " + strings.Join(res.Orphans, " ")
+	}
+	return p
 }
 
-func explain(err error) error {
+// explain turns mistakes in .proto files into a problem that names the files as the user sees them.
+func (p *Project) explain(err error, t tree, dir string) error {
 	var mistakes *protogen.CompileError
 	if !errors.As(err, &mistakes) {
 		return err
 	}
 	at := make([]string, len(mistakes.Problems))
-	for i, p := range mistakes.Problems {
-		at[i] = "proto/" + p
+	for i, text := range mistakes.Problems {
+		file, rest, _ := strings.Cut(text, ":")
+		name, ours := t.names[file]
+		if !ours {
+			name = "proto/" + file
+		}
+		at[i] = Shown(dir, filepath.Join(p.Root, filepath.FromSlash(name))) + ":" + rest
 	}
 	file, _, _ := strings.Cut(at[0], ":")
-	return &problem.Error{What: file + " does not compile", At: strings.Join(at, "\n       "), Err: err}
+	e := &problem.Error{What: file + " does not compile", At: strings.Join(at, "\n       "), Fix: "mend the line, then: newsvc generate", Err: err}
+	if strings.Contains(at[0], "it has no go_package") {
+		e.What = file + " gets no Go package"
+		e.Fix = fmt.Sprintf("add to managed.override in %s: - {file_option: %s, value: %s}", configFile, goPackagePrefixOption, p.ImportRoot())
+	}
+	return e
 }
 
-// replace swaps the content of a file in one step: an editor or a build never sees half of it.
-func replace(name string, content []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(name), ".newsvc-*")
+// Shown is an absolute path as a user in dir would type it.
+func Shown(dir, name string) string {
+	rel, err := filepath.Rel(dir, name)
 	if err != nil {
-		return err
+		return filepath.ToSlash(name)
 	}
-	_, err = temp.Write(content)
-	err = errors.Join(err, temp.Chmod(0o644), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp.Name()))
-	}
-	return nil
+	return filepath.ToSlash(rel)
 }

@@ -46,18 +46,11 @@ type CompileError struct {
 // Error returns all problems, one a line.
 func (e *CompileError) Error() string { return strings.Join(e.Problems, "\n") }
 
-func compile(ctx context.Context, sources map[string][]byte, paths []string) (linker.Files, error) {
+func compile(ctx context.Context, in Input, paths []string) (linker.Files, error) {
 	var problems []string
 	c := protocompile.Compiler{
 		Resolver: protocompile.CompositeResolver{
-			&protocompile.SourceResolver{Accessor: func(p string) (io.ReadCloser, error) {
-				text, ok := sources[p]
-				if !ok {
-					return nil, protoregistry.NotFound
-				}
-				return io.NopCloser(bytes.NewReader(text)), nil
-			}},
-			protocompile.ResolverFunc(linked),
+			texts(in.Files), protocompile.ResolverFunc(linked), texts(in.Imports),
 		},
 		SourceInfoMode: protocompile.SourceInfoStandard,
 		MaxParallelism: 1, // problems are collected without a lock and come in a stable order
@@ -69,13 +62,23 @@ func compile(ctx context.Context, sources map[string][]byte, paths []string) (li
 	files, err := c.Compile(ctx, paths...)
 	switch {
 	case len(problems) > 0:
-		return nil, &CompileError{Problems: problems}
+		return nil, &CompileError{Problems: in.withNearMisses(problems)}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil, err
 	case err != nil:
-		return nil, &CompileError{Problems: []string{err.Error()}}
+		return nil, &CompileError{Problems: in.withNearMisses([]string{err.Error()})}
 	}
 	return files, nil
+}
+
+func texts(files map[string][]byte) protocompile.Resolver {
+	return &protocompile.SourceResolver{Accessor: func(p string) (io.ReadCloser, error) {
+		text, ok := files[p]
+		if !ok {
+			return nil, protoregistry.NotFound
+		}
+		return io.NopCloser(bytes.NewReader(text)), nil
+	}}
 }
 
 func linked(p string) (protocompile.SearchResult, error) {
@@ -89,6 +92,11 @@ func linked(p string) (protocompile.SearchResult, error) {
 // describe returns the descriptor of fd as a plugin gets it: with comments and, for the files of in, a go_package.
 func describe(fd protoreflect.FileDescriptor, in Input) *descriptorpb.FileDescriptorProto {
 	d := protoutil.ProtoFromFileDescriptor(fd)
+	if in.Manage != nil {
+		d = proto.CloneOf(d)
+		in.Manage(d)
+		return d
+	}
 	if _, ours := in.Files[fd.Path()]; !ours || d.GetOptions().GetGoPackage() != "" {
 		return d
 	}

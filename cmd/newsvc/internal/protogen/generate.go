@@ -19,25 +19,40 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
 // Input is a tree of .proto files and where its Go code lives.
 type Input struct {
 	// Files maps paths below the proto root ("user/v1/service.proto") to their text. Imports are looked up here first,
-	// then among the files linked into this binary: google/protobuf, google/api, google/rpc and buf/validate.
+	// then among the files linked into this binary (google/protobuf, google/api, google/rpc, buf/validate,
+	// newsvc/auth), then in Imports.
 	Files map[string][]byte
+	// Imports are further files that may be imported; no code is generated from them.
+	Imports map[string][]byte
+	// Only limits for which of Files code is generated; empty means all.
+	Only []string
 	// GoRoot is the Go import path of the proto root, for example "example.com/blogger-user/proto". A file without
 	// option go_package gets GoRoot, its own directory, and the package name made of the last two parts of its proto
 	// package ("blogger_user.v1" gives bloggeruserv1). A go_package in the file wins.
 	GoRoot string
+	// Manage, when set, takes the place of GoRoot: it changes the options of any file, those of imports too, as buf's
+	// managed mode would. A file that has no go_package then is a mistake.
+	Manage func(file *descriptorpb.FileDescriptorProto)
 }
 
-// File is one generated file. Name is its path below the proto root.
+// File is one generated file. Name is its path below the directory the plugin writes to.
 type File struct {
 	Name    string
 	Content []byte
 }
+
+// Plugins that [RunLinked] knows, by the names of their programs.
+const (
+	Messages = "protoc-gen-go"
+	Stubs    = "protoc-gen-go-grpc"
+)
 
 // Generate compiles all files of in and returns their Go code, sorted by name: X.pb.go for each, X_grpc.pb.go for
 // each that declares a service. Mistakes in the files are reported as [*CompileError].
@@ -46,47 +61,116 @@ func Generate(ctx context.Context, in Input) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
+	var files []File
+	for _, plugin := range []string{Messages, Stubs} {
+		more, err := RunLinked(plugin, req)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, more...)
+	}
+	return Merge(files)
+}
+
+// RunLinked answers req as the plugin would whose version is linked into this binary, see [LinkedVersion]. The
+// parameter of req may hold paths= and module=.
+func RunLinked(name string, req *pluginpb.CodeGeneratorRequest) ([]File, error) {
+	what := strings.Join(req.GetFileToGenerate(), ", ")
 	plugin, err := protogen.Options{}.New(req)
 	if err != nil {
-		return nil, fmt.Errorf("generate go from %s: %w", strings.Join(req.GetFileToGenerate(), ", "), err)
+		return nil, fmt.Errorf("generate go from %s: %w", what, err)
 	}
 	for _, f := range plugin.Files {
-		if f.Generate {
+		switch {
+		case !f.Generate:
+		case name == Messages:
 			gengo.GenerateFile(plugin, f)
+		case name == Stubs:
 			generateStubs(plugin, f)
 		}
 	}
-	res := plugin.Response()
+	return Answer(what, plugin.Response())
+}
+
+// Answer returns the files of a plugin's answer; what names what it was asked for.
+func Answer(what string, res *pluginpb.CodeGeneratorResponse) ([]File, error) {
 	if res.Error != nil {
-		return nil, fmt.Errorf("generate go from %s: %s", strings.Join(req.GetFileToGenerate(), ", "), res.GetError())
+		return nil, fmt.Errorf("generate go from %s: %s", what, res.GetError())
 	}
 	var files []File
 	for _, f := range res.GetFile() {
+		if f.GetInsertionPoint() != "" {
+			return nil, fmt.Errorf("generate go from %s: the plugin wants to insert into %s, which is not supported", what, f.GetName())
+		}
 		files = append(files, File{Name: f.GetName(), Content: []byte(f.GetContent())})
 	}
-	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	return files, nil
+}
+
+// LinkedVersion is the release of the plugin whose output [RunLinked] writes, such as "v1.6.2"; empty for a name that
+// it does not know.
+func LinkedVersion(name string) string {
+	switch name {
+	case Messages:
+		return "v" + protogenVersion()
+	case Stubs:
+		return "v" + StubsVersion
+	}
+	return ""
+}
+
+// protogenVersion reads the version from the head of a generated file: it is an internal constant of the library.
+func protogenVersion() string {
+	req := &pluginpb.CodeGeneratorRequest{
+		FileToGenerate: []string{"v.proto"},
+		ProtoFile: []*descriptorpb.FileDescriptorProto{{
+			Name: proto.String("v.proto"), Syntax: proto.String("proto3"), Options: &descriptorpb.FileOptions{GoPackage: proto.String("v/v")},
+		}},
+	}
+	files, err := RunLinked(Messages, req)
+	if err != nil || len(files) != 1 {
+		return "unknown"
+	}
+	_, version, _ := strings.Cut(string(files[0].Content), "protoc-gen-go v")
+	version, _, _ = strings.Cut(version, "\n")
+	return version
+}
+
+// Merge sorts files by name and refuses two of one name.
+func Merge(files []File) ([]File, error) {
+	slices.SortStableFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	for i := 1; i < len(files); i++ {
-		if name := files[i].Name; name == files[i-1].Name { // only stubs can meet the messages of another file
-			base := strings.TrimSuffix(name, "_grpc.pb.go")
+		name := files[i].Name
+		base, stubs := strings.CutSuffix(name, "_grpc.pb.go")
+		switch {
+		case name != files[i-1].Name:
+		case stubs: // the stubs of a file and the messages of another one
 			return nil, &CompileError{Problems: []string{fmt.Sprintf(
 				"%s_grpc.proto:1:1: its Go code and the gRPC stubs of %s.proto would both be %s; rename one of them", base, base, name)}}
+		default:
+			return nil, fmt.Errorf("%s would be written twice; give the plugins another out", name)
 		}
 	}
 	return files, nil
 }
 
-// Request compiles all files of in to what a protoc plugin reads on its standard input.
+// Request compiles all files of in to what a protoc plugin reads on its standard input. Its parameter asks for output
+// beside the source.
 func Request(ctx context.Context, in Input) (*pluginpb.CodeGeneratorRequest, error) {
 	paths := slices.Sorted(maps.Keys(in.Files))
 	if len(paths) == 0 {
 		return nil, fmt.Errorf("no .proto files to generate from")
 	}
-	files, err := compile(ctx, in.Files, paths)
+	files, err := compile(ctx, in, paths)
 	if err != nil {
 		return nil, err
 	}
+	if len(in.Only) > 0 {
+		paths = in.Only
+	}
 	req := &pluginpb.CodeGeneratorRequest{FileToGenerate: paths, Parameter: proto.String("paths=source_relative")}
 	seen := map[string]bool{}
+	var homeless []string
 	var add func(protoreflect.FileDescriptor)
 	add = func(fd protoreflect.FileDescriptor) {
 		if seen[fd.Path()] {
@@ -96,10 +180,19 @@ func Request(ctx context.Context, in Input) (*pluginpb.CodeGeneratorRequest, err
 		for i := range fd.Imports().Len() {
 			add(fd.Imports().Get(i).FileDescriptor)
 		}
-		req.ProtoFile = append(req.ProtoFile, describe(fd, in))
+		d := describe(fd, in)
+		if d.GetOptions().GetGoPackage() == "" {
+			homeless = append(homeless, fmt.Sprintf("%s:1:1: it has no go_package, and nothing gives it one", fd.Path()))
+		}
+		req.ProtoFile = append(req.ProtoFile, d)
 	}
 	for _, f := range files {
-		add(f)
+		if slices.Contains(paths, f.Path()) {
+			add(f)
+		}
+	}
+	if len(homeless) > 0 {
+		return nil, &CompileError{Problems: homeless}
 	}
 	return asReadByPlugin(req)
 }

@@ -58,6 +58,13 @@ func TestStubsVersion(t *testing.T) {
 	if want := "protoc-gen-go-grpc " + protogen.StubsVersion; strings.TrimSpace(string(out)) != want {
 		t.Errorf("the pinned plugin is %q, the stubs say %q", strings.TrimSpace(string(out)), want)
 	}
+	out, err = goTool(t, "protoc-gen-go", "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "protoc-gen-go " + protogen.LinkedVersion(protogen.Messages); strings.TrimSpace(string(out)) != want {
+		t.Errorf("the pinned plugin is %q, linked is %q", strings.TrimSpace(string(out)), want)
+	}
 }
 
 func goTool(t *testing.T, args ...string) *exec.Cmd {
