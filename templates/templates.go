@@ -8,10 +8,10 @@ package templates
 import "embed"
 
 // Version is raised with each change of a tree that a project should be able to follow. It is kept in newsvc.yaml.
-const Version = 1
+const Version = 2
 
-// FS holds service/, the tree of a service, and gomod/, the go.mod and go.sum lines of a new project without the
-// framework itself.
+// FS holds service/, the tree of a service; gateway/, what an HTTP edge has in place of it; workspace/, what a repository
+// of several services has of its own; and gomod/, the go.mod and go.sum lines of a new project without the framework itself.
 //
-//go:embed all:service all:gomod
+//go:embed all:service all:gateway all:workspace all:gomod
 var FS embed.FS

@@ -98,6 +98,7 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 	root.SetHelpFunc(printHelp)
 	root.AddCommand(
 		newCreate(g),
+		newInit(g),
 		dev.Command(),
 		newGenerate(g),
 		newEtcdRoles(g),

@@ -34,10 +34,17 @@ follows from it. blogger-user gives
 
 A name that ends with -service is not doubled: user-service serves user.v1.UserService.
 
-Everything is written or nothing: no file that exists is touched. The project is built afterwards (--no-verify skips
-that). In a checkout of newsvc itself the service becomes an example, examples/NAME, in the framework's own module.`,
+With --kind gateway it is an HTTP edge instead: it serves HTTP, and calls services once "newsvc add client" has said which.
+
+In a workspace (newsvc init) the service goes to services/NAME and its API to proto/, in the workspace's module. In a
+checkout of newsvc itself it becomes an example, examples/NAME, API included, in the framework's module. Anywhere else it is
+a module of its own, inside another module too; "newsvc init ." makes that module a workspace instead.
+
+Everything is written or nothing: no file that exists is touched, but for go.mod, go.sum and buf.gen.yaml of a workspace that
+lack what the service needs. The project is built afterwards (--no-verify skips that).`,
 		Example: `  newsvc create blogger-user
   newsvc create blogger-user --module github.com/acme/blogger-user
+  newsvc create web --kind gateway
   newsvc create blogger-user --dry-run`,
 		Args: func(_ *cobra.Command, args []string) error { return oneName(args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,6 +63,8 @@ that). In a checkout of newsvc itself the service becomes an example, examples/N
 		},
 	}
 	cmd.Flags().StringVar(&o.Module, "module", "", "`path` of the Go module (default example.com/NAME)")
+	cmd.Flags().StringVar(&o.Kind, "kind", scaffold.Service, "`what` it is: service (gRPC) or gateway (HTTP)")
+	cmd.Flags().StringVar(&o.Overlay, "template", "", "`directory` with files to add, or to take the place of those of the template; *.tmpl are rendered")
 	cmd.Flags().StringVar(&o.FrameworkFlag, "framework", "", "`version` of newsvc to require, or the directory of a checkout (default: the one this newsvc is from)")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "list the files, write nothing")
 	cmd.Flags().BoolVar(&o.NoVerify, "no-verify", false, "do not build the project")
@@ -103,17 +112,44 @@ func (g *globals) created(cmd *cobra.Command, res scaffold.Result) error {
 	}
 	if res.DryRun {
 		for _, f := range res.Files {
-			fmt.Fprintf(out, "create %s/%s\n", res.Dir, f)
+			fmt.Fprintf(out, "create %s\n", joined(res.Root, f))
+		}
+		for _, f := range res.Updated {
+			fmt.Fprintf(out, "update %s\n", joined(res.Root, f))
 		}
 		return nil
+	}
+	call := fmt.Sprintf("newsvc call %s Ping -d '{\"message\":\"hi\"}'", res.Name)
+	if res.Kind == scaffold.Gateway {
+		call = "curl 'localhost:8080/v1/ping?message=hi'"
 	}
 	fmt.Fprintf(g.progress(cmd), `%s is ready.
 
   cd %s
-  newsvc dev                      # etcd and the service
+  newsvc dev                      # etcd and the service; reloads on save
   go test ./...                   # calls it by name through a real etcd
 
-`, res.Name, res.Dir)
+and while newsvc dev runs, in another terminal:
+
+  %s
+
+`, res.Name, quoted(res.Dir), call)
 	fmt.Fprintln(out, res.Dir)
 	return nil
+}
+
+// joined is a file below a directory, as the user would type it.
+func joined(dir, file string) string {
+	if dir == "." {
+		return "./" + file
+	}
+	return dir + "/" + file
+}
+
+// quoted is a path as a shell takes it.
+func quoted(p string) string {
+	if strings.ContainsAny(p, " \t'\"$&;()*?[]<>|`\\") {
+		return "'" + strings.ReplaceAll(p, "'", `'\''`) + "'"
+	}
+	return p
 }

@@ -21,5 +21,8 @@ func taken(pkg string) bool {
 // usedByTemplates are the identifiers that a new project declares or imports where it imports the package. A test of
 // the scaffold compares the list with the rendered files.
 func usedByTemplates() []string {
-	return []string{"app", "err", "fx", "name", "resp", "server", "service", "strings", "t", "tc", "testing"}
+	return []string{
+		"app", "conn", "done", "err", "fx", "got", "grpc", "h", "http", "httptest", "insecure", "lc", "lis", "name", "net", "rec", "req", "resp",
+		"server", "service", "srv", "strings", "t", "tc", "testing",
+	}
 }

@@ -16,6 +16,9 @@ import (
 
 const root = "../../../.."
 
+// stubs is the module of the plugin that writes gRPC stubs, a tool of new projects.
+const stubs = "google.golang.org/grpc/cmd/protoc-gen-go-grpc"
+
 func stored(t *testing.T, name string) []byte {
 	t.Helper()
 	text, err := templates.FS.ReadFile("gomod/" + name)
@@ -41,7 +44,17 @@ func TestStoredModIsTidy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mod, sum, err := scaffold.Tidy(t.Context(), abs)
+	for _, kind := range []string{scaffold.Service, scaffold.Gateway} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			isTidy(t, abs, kind)
+		})
+	}
+}
+
+func isTidy(t *testing.T, abs, kind string) {
+	t.Helper()
+	mod, sum, err := scaffold.Tidy(t.Context(), abs, kind)
 	if err != nil {
 		for _, sign := range []string{"module lookup disabled by GOPROXY", "dial tcp", "no such host", "i/o timeout"} {
 			if strings.Contains(err.Error(), sign) {
@@ -51,10 +64,10 @@ func TestStoredModIsTidy(t *testing.T) {
 		t.Fatal(err)
 	}
 	const fix = "run: go run ./cmd/newsvc/internal/scaffold/gomod"
-	if diff := cmp.Diff(string(stored(t, "service.mod")), string(mod)); diff != "" {
+	if diff := cmp.Diff(string(stored(t, kind+".mod")), string(mod)); diff != "" {
 		t.Errorf("go mod tidy changes the go.mod of a new project; %s\n%s", fix, diff)
 	}
-	if diff := cmp.Diff(string(stored(t, "service.sum")), string(sum)); diff != "" {
+	if diff := cmp.Diff(string(stored(t, kind+".sum")), string(sum)); diff != "" {
 		t.Errorf("go mod tidy changes the go.sum of a new project; %s\n%s", fix, diff)
 	}
 }
@@ -66,11 +79,20 @@ func TestStoredModFollowsTheFramework(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tools, err := os.ReadFile(filepath.Join(root, "tools", "gen", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	ours, theirs := modOf(t, "go.mod", text), modOf(t, "service.mod", stored(t, "service.mod"))
 	if ours.Go.Version != theirs.Go.Version {
 		t.Errorf("a new project says go %s, the framework go %s", theirs.Go.Version, ours.Go.Version)
 	}
 	versions := map[string]string{}
+	for _, r := range modOf(t, "go.mod", tools).Require {
+		if r.Mod.Path == stubs { // no package of the framework imports it
+			versions[r.Mod.Path] = r.Mod.Version
+		}
+	}
 	for _, r := range ours.Require {
 		versions[r.Mod.Path] = r.Mod.Version
 	}
@@ -83,9 +105,18 @@ func TestStoredModFollowsTheFramework(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	toolSums, err := os.ReadFile(filepath.Join(root, "tools", "gen", "go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	known := map[string]bool{}
 	for line := range bytes.Lines(sums) {
 		known[string(line)] = true
+	}
+	for line := range bytes.Lines(toolSums) {
+		if bytes.HasPrefix(line, []byte(stubs+" ")) {
+			known[string(line)] = true
+		}
 	}
 	for line := range bytes.Lines(stored(t, "service.sum")) {
 		if !known[string(line)] {

@@ -38,8 +38,22 @@ func kinds(t *testing.T) map[string]scaffold.Spec {
 			Sums: []string{"github.com/newsvc/newsvc v0.4.0 h1:zip=", "github.com/newsvc/newsvc v0.4.0/go.mod h1:mod="},
 		},
 		"example": {Name: name, Module: "github.com/newsvc/newsvc", Framework: scaffold.Framework{Dir: "/src/newsvc"}, InRepo: true, CLI: "(devel)"},
+		"member": {
+			Name: name, Module: "example.com/acme", Framework: scaffold.Framework{Dir: "/src/newsvc"}, Replace: "../newsvc", InWorkspace: true, CLI: "(devel)",
+		},
+		"gateway": {
+			Kind: scaffold.Gateway, Name: parse(t, "web"), Module: "example.com/web", Framework: scaffold.Framework{Dir: "/src/newsvc"}, Replace: "../newsvc", CLI: "(devel)",
+		},
+		"gateway-member": {
+			Kind: scaffold.Gateway, Name: parse(t, "web"), Module: "example.com/acme", Framework: scaffold.Framework{Version: "v0.4.0"}, InWorkspace: true, CLI: "v0.4.0",
+			Sums: []string{"github.com/newsvc/newsvc v0.4.0 h1:zip=", "github.com/newsvc/newsvc v0.4.0/go.mod h1:mod="},
+		},
+		"workspace": {Module: "example.com/acme", Framework: scaffold.Framework{Dir: "/src/newsvc"}, Replace: "../newsvc", CLI: "(devel)"},
 	}
 }
+
+// isWorkspace tells the one kind that is rendered by another function.
+func isWorkspace(s scaffold.Spec) bool { return s.Name.Service == "" }
 
 func parse(t testing.TB, service string) names.Name {
 	t.Helper()
@@ -52,6 +66,13 @@ func parse(t testing.TB, service string) names.Name {
 
 func render(t testing.TB, s scaffold.Spec) []scaffold.File {
 	t.Helper()
+	if isWorkspace(s) {
+		files, err := scaffold.RenderWorkspace(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
 	files, err := scaffold.Render(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +95,7 @@ func TestGolden(t *testing.T) {
 			got := &txtar.Archive{}
 			for _, f := range render(t, spec) {
 				switch {
-				case strings.HasSuffix(f.Path, ".pb.go"), f.Path == "go.sum", f.Path == ".newsvc/base.txtar", f.Path == ".newsvc/template.json":
+				case strings.HasSuffix(f.Path, ".pb.go"), f.Path == "go.sum", written(f.Path):
 					f.Content = nil
 				case f.Path == "go.mod":
 					f.Content = withoutVersions(f.Content)
@@ -98,6 +119,11 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// written tells the two files of .newsvc that repeat the rest.
+func written(p string) bool {
+	return strings.HasSuffix(p, ".newsvc/base.txtar") || strings.HasSuffix(p, ".newsvc/template.json")
+}
+
 // withoutVersions drops the indirect requirements, which change with every update of a dependency.
 func withoutVersions(mod []byte) []byte {
 	var b bytes.Buffer
@@ -113,30 +139,98 @@ func withoutVersions(mod []byte) []byte {
 	return b.Bytes()
 }
 
+// TestFileLists holds the lists of docs and issue: a file more or less is a decision.
 func TestFileLists(t *testing.T) {
 	t.Parallel()
-	alone := []string{
-		".dockerignore", ".gitattributes", ".github/workflows/ci.yml", ".gitignore", ".golangci.yml",
-		".newsvc/.gitignore", ".newsvc/base.txtar", ".newsvc/template.json",
-		"AGENTS.md", "Dockerfile", "README.md", "buf.gen.yaml", "buf.yaml", "config.yaml", "deploy/k8s.yaml", "e2e_test.go", "go.mod", "go.sum",
-		"internal/bloggeruser/config.go", "internal/bloggeruser/config_test.go", "internal/bloggeruser/ping.go",
-		"internal/bloggeruser/ping_test.go", "internal/bloggeruser/server.go",
-		"main.go", "newsvc.yaml",
-		"proto/blogger_user/v1/service.pb.go", "proto/blogger_user/v1/service.proto", "proto/blogger_user/v1/service_grpc.pb.go",
+	domain := func(dir, own string) []string {
+		return []string{
+			dir + "config.go", dir + "config_test.go", dir + own + ".go", dir + own + "_test.go", dir + "ping.go", dir + "ping_test.go",
+		}
 	}
-	once := []string{".dockerignore", ".gitattributes", ".github/workflows/ci.yml", ".golangci.yml", "AGENTS.md", "buf.gen.yaml", "buf.yaml", "go.mod", "go.sum"}
-	example := slices.DeleteFunc(slices.Clone(alone), func(p string) bool { return slices.Contains(once, p) })
-	if len(alone) != 28 || len(example) != 19 {
-		t.Errorf("the lists of this test have %d and %d files, want 28 and 19", len(alone), len(example))
+	record := []string{".newsvc/.gitignore", ".newsvc/base.txtar", ".newsvc/template.json"}
+	once := []string{".dockerignore", ".gitattributes", ".github/workflows/ci.yml", ".golangci.yml", "AGENTS.md", "buf.gen.yaml", "buf.yaml", "go.mod"}
+	each := append([]string{".gitignore", "Dockerfile", "README.md", "config.yaml", "deploy/k8s.yaml", "e2e_test.go", "main.go", "newsvc.yaml"}, record...)
+	api := []string{"proto/blogger_user/v1/service.pb.go", "proto/blogger_user/v1/service.proto", "proto/blogger_user/v1/service_grpc.pb.go"}
+	below := func(dir string, lists ...[]string) []string {
+		var all []string
+		for _, p := range slices.Concat(lists...) {
+			all = append(all, dir+p)
+		}
+		return all
 	}
-	for kind, want := range map[string][]string{"checkout": alone, "release": alone, "example": example} {
+	service := slices.Concat(each, domain("internal/bloggeruser/", "server"))
+	gateway := slices.Concat(each, domain("internal/web/", "handler"))
+	alone := slices.Concat(service, api, once, []string{"go.sum"})
+	for kind, tc := range map[string]struct {
+		count int
+		want  []string
+	}{
+		"checkout":       {29, alone},
+		"release":        {29, alone},
+		"example":        {20, slices.Concat(service, api)},
+		"member":         {20, slices.Concat(below("services/blogger-user/", service), api)},
+		"gateway":        {26, slices.Concat(gateway, once, []string{"go.sum"})},
+		"gateway-member": {17, below("services/web/", gateway)},
+		"workspace":      {15, slices.Concat(once, record, []string{".gitignore", "README.md", "go.sum", "newsvc.yaml"})},
+	} {
+		slices.Sort(tc.want)
 		var got []string
 		for _, f := range render(t, kinds(t)[kind]) {
 			got = append(got, f.Path)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s has other files (-want +got):\n%s", kind, diff)
+		if diff := cmp.Diff(tc.want, got); diff != "" || len(got) != tc.count {
+			t.Errorf("%s has %d files, want %d (-want +got):\n%s", kind, len(got), tc.count, diff)
 		}
+	}
+	if n := len(kinds(t)); n != 7 {
+		t.Errorf("%d kinds of projects, and 7 lists", n)
+	}
+}
+
+// TestExampleHasTheFilesOfAProject compares a created user-service with the one that is shown.
+func TestExampleHasTheFilesOfAProject(t *testing.T) {
+	t.Parallel()
+	var created []string
+	for _, f := range render(t, scaffold.Spec{Name: parse(t, "user-service"), Module: "github.com/newsvc/newsvc", InRepo: true, Framework: scaffold.Framework{Dir: root}}) {
+		created = append(created, f.Path)
+	}
+	// Why the example is without a file, or has it elsewhere.
+	except := map[string]string{
+		".newsvc/.gitignore":           "it is never upgraded: its rendered form would be merged with what it shows",
+		".newsvc/base.txtar":           "as above",
+		".newsvc/template.json":        "as above",
+		"Dockerfile":                   "it shows the code; deployment is shown by what create writes",
+		"deploy/k8s.yaml":              "as above",
+		"README.md":                    "the README of the repository is about it",
+		"e2e_test.go":                  "examples/e2e_test.go starts both examples as processes",
+		"internal/user/config_test.go": "store_test.go and config_test.go beside main.go test the settings",
+		"internal/user/ping.go":        "it has methods of its own",
+		"internal/user/ping_test.go":   "as above",
+	}
+	for _, p := range created {
+		at := filepath.Join(root, "examples", "user-service", p)
+		if strings.HasPrefix(p, "proto/") {
+			at = filepath.Join(root, p)
+		}
+		_, err := os.Stat(at)
+		if proto := strings.HasPrefix(p, "proto/"); proto {
+			// The API has a file for each of its parts.
+			found, globErr := filepath.Glob(filepath.Join(root, filepath.Dir(p), "*"+p[strings.IndexAny(p, "."):]))
+			if globErr == nil && len(found) > 0 {
+				err = nil
+			}
+		}
+		_, excepted := except[p]
+		if err != nil && !excepted {
+			t.Errorf("examples/user-service has no %s, which create writes", p)
+		}
+		if err == nil && excepted {
+			t.Errorf("examples/user-service has %s: take it from the list of exceptions", p)
+		}
+		delete(except, p)
+	}
+	for p := range except {
+		t.Errorf("%s is an exception, but create does not write it", p)
 	}
 }
 
@@ -155,7 +249,7 @@ func TestFilesAreClean(t *testing.T) {
 		for _, f := range render(t, spec) {
 			text := string(f.Content)
 			for _, bad := range []string{"TO" + "DO", "FIX" + "ME", "[[", "]]", "<no value>", "\r"} {
-				if strings.Contains(text, bad) && f.Path != "go.sum" && f.Path != ".newsvc/base.txtar" && !strings.HasSuffix(f.Path, ".pb.go") {
+				if strings.Contains(text, bad) && f.Path != "go.sum" && !written(f.Path) && !strings.HasSuffix(f.Path, ".pb.go") {
 					t.Errorf("%s: %s contains %q", kind, f.Path, bad)
 				}
 			}
@@ -175,7 +269,7 @@ func TestDomainIsFree(t *testing.T) {
 	for kind, spec := range kinds(t) {
 		seen := 0
 		for _, f := range render(t, spec) {
-			if !strings.HasPrefix(f.Path, "internal/") {
+			if !strings.Contains("/"+f.Path, "/internal/") {
 				continue
 			}
 			seen++
@@ -190,8 +284,8 @@ func TestDomainIsFree(t *testing.T) {
 				}
 			}
 		}
-		if seen != 5 {
-			t.Errorf("%s has %d files of the domain, want 5", kind, seen)
+		if seen != 6 && !isWorkspace(spec) {
+			t.Errorf("%s has %d files of the domain, want 6", kind, seen)
 		}
 	}
 }
@@ -222,8 +316,8 @@ func TestRecordOfWhatWasWritten(t *testing.T) {
 		}
 	}
 	base := txtar.Parse(files[".newsvc/base.txtar"])
-	if len(base.Files) != 22 {
-		t.Errorf("base.txtar has %d files, want the 22 that belong to the author", len(base.Files))
+	if len(base.Files) != 23 {
+		t.Errorf("base.txtar has %d files, want the 23 that belong to the author", len(base.Files))
 	}
 	for _, f := range base.Files {
 		if !bytes.Equal(f.Data, files[f.Name]) {
@@ -237,7 +331,7 @@ func TestRecordOfWhatWasWritten(t *testing.T) {
 func TestPackageHidesNothing(t *testing.T) {
 	t.Parallel()
 	used := map[string]bool{}
-	for _, f := range render(t, kinds(t)["checkout"]) {
+	for _, f := range slices.Concat(render(t, kinds(t)["checkout"]), render(t, kinds(t)["gateway"])) {
 		if f.Path != "main.go" && f.Path != "e2e_test.go" && !strings.HasSuffix(f.Path, "_test.go") {
 			continue
 		}
@@ -250,11 +344,14 @@ func TestPackageHidesNothing(t *testing.T) {
 	}
 	delete(used, "_")
 	for id := range used {
-		if n, err := names.Parse(id); err == nil && n.Package == id && !strings.HasPrefix(id, "bloggeruser") {
+		if n, err := names.Parse(id); err == nil && n.Package == id && !strings.HasPrefix(id, "bloggeruser") && id != "web" {
 			t.Errorf("a service called %q gets a Go package that hides %q in a new project", id, id)
 		}
 	}
-	for _, id := range []string{"app", "err", "fx", "name", "resp", "server", "service", "strings", "t", "tc", "testing"} {
+	for _, id := range []string{
+		"app", "conn", "done", "err", "fx", "got", "grpc", "h", "http", "httptest", "insecure", "lc", "lis", "name", "net", "rec", "req", "resp",
+		"server", "service", "srv", "strings", "t", "tc", "testing",
+	} {
 		if !used[id] {
 			t.Errorf("no file of a project uses %q any more: take it from the list in package names", id)
 		}
@@ -284,6 +381,10 @@ func declared(file *ast.File, onlyTop bool) map[string]bool {
 		case *ast.AssignStmt:
 			if n.Tok == token.DEFINE {
 				ids = n.Lhs
+			}
+		case *ast.ValueSpec:
+			for _, id := range n.Names {
+				ids = append(ids, id)
 			}
 		case *ast.RangeStmt:
 			ids = []ast.Expr{n.Key, n.Value}

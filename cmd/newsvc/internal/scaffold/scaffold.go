@@ -1,14 +1,15 @@
-// Package scaffold writes new services: it renders the trees of package templates, generates the Go code of their
-// .proto files, and puts the result on disk in one step. It never changes a project that exists, runs no `go mod tidy`
-// and asks no questions; package cli reads the command line.
+// Package scaffold writes new services and workspaces: it renders the trees of package templates, generates the Go code of
+// their .proto files, and puts the result on disk in one step. It changes no file of a project that exists, but for what a
+// workspace has to say about a new service; it runs no `go mod tidy` and asks no questions. Package cli reads the
+// command line.
 package scaffold
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -18,14 +19,18 @@ import (
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/names"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/workspace"
 )
 
 // Options say what to create and where.
 type Options struct {
 	Name   string // the service
-	Module string // module of a stand-alone project; empty means example.com/NAME
-	Cwd    string // absolute; the project becomes a directory of it
+	Kind   string // [Service] or [Gateway]; empty means [Service]
+	Module string // module of a stand-alone project or a workspace; empty means example.com/NAME
+	Cwd    string // absolute; it and what is above decide where the project goes
 	From   string // how the user calls Cwd, for paths in messages; empty means "."
+	// Overlay is a directory with files laid over those of the template; empty for none, relative to Cwd.
+	Overlay string
 	// Framework, as the flag and NEWSVC_FRAMEWORK give it; empty lets [FindFramework] decide.
 	FrameworkFlag, FrameworkEnv string
 	Build                       buildinfo.Info
@@ -36,12 +41,16 @@ type Options struct {
 
 // Result is what was created.
 type Result struct {
-	Name      string   `json:"name"`
+	Name      string   `json:"name,omitempty"`
+	Kind      string   `json:"kind"`
 	Dir       string   `json:"dir"` // as the user would type it
 	Module    string   `json:"module"`
 	Framework string   `json:"framework"`
-	Files     []string `json:"files"`
+	Files     []string `json:"files"`             // written, relative to Dir; in a workspace, relative to its root
+	Updated   []string `json:"updated,omitempty"` // files of a workspace that had to be changed
+	Kept      []string `json:"kept,omitempty"`    // conflicts: files that were there and say something else
 	DryRun    bool     `json:"dry_run,omitempty"`
+	Root      string   `json:"-"` // what Files are relative to, as the user would type it
 }
 
 // Create writes a new service. Either the whole project is there afterwards or nothing is; only a project that does
@@ -51,7 +60,13 @@ func Create(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	place, err := findPlace(name, o.Cwd, o.From)
+	if o.Kind != "" && o.Kind != Service && o.Kind != Gateway {
+		return Result{}, &problem.Error{
+			Exit: problem.Usage, What: fmt.Sprintf("--kind %q is neither service nor gateway", o.Kind),
+			Fix: "newsvc create " + name.Service + " --kind gateway",
+		}
+	}
+	place, err := o.findPlace(name)
 	if err != nil {
 		return Result{}, err
 	}
@@ -62,7 +77,7 @@ func Create(ctx context.Context, o Options) (Result, error) {
 	started := time.Now()
 	files, err := Render(ctx, spec)
 	if err != nil {
-		return Result{}, fmt.Errorf("render the service %q: %w", name.Service, err)
+		return Result{}, o.cannotRender(name, err)
 	}
 	rendered := time.Since(started)
 	if !o.NoVerify && !o.DryRun {
@@ -70,44 +85,80 @@ func Create(ctx context.Context, o Options) (Result, error) {
 			return Result{}, err
 		}
 	}
-	res := Result{Name: name.Service, Dir: place.Shown, Module: spec.Module, Framework: spec.Framework.String(), DryRun: o.DryRun}
+	return o.put(ctx, place, spec, files, rendered)
+}
+
+// put writes the files, or says what would be written.
+func (o Options) put(ctx context.Context, p place, spec Spec, files []File, rendered time.Duration) (Result, error) {
+	res := Result{
+		Name: spec.Name.Service, Kind: spec.kind(), Dir: p.Shown, Module: spec.Module, Framework: spec.Framework.String(), DryRun: o.DryRun, Root: p.Shown,
+	}
 	for _, f := range files {
 		res.Files = append(res.Files, f.Path)
 	}
-	o.say("module", "%s%s", spec.Module, o.moduleHint(place))
-	if place.InRepo {
-		o.say("framework", "this repository; the service becomes one of its examples, without a go.mod of its own")
-	} else {
-		o.say("framework", "%s", spec.Framework)
-	}
-	if place.Outer != "" {
-		o.say("note", "%s becomes a module of its own inside module %s", place.Shown, place.Outer)
+	o.about(p, spec)
+	apply := func() error { return write(p.To, files) }
+	if spec.InWorkspace {
+		set, err := o.intoWorkspace(p, spec, files, &res)
+		if err != nil {
+			return Result{}, err
+		}
+		apply = set.Apply
 	}
 	if o.DryRun {
-		o.say("dry run", "%d files in %s, nothing is written", len(files), place.Shown)
+		o.say("dry run", "%d files in %s, nothing is written", len(files), p.Shown)
 		return res, nil
 	}
-	if err := write(place.Dir, files); err != nil {
-		return Result{}, &problem.Error{What: fmt.Sprintf("cannot write %s: %v", place.Shown, err), Fix: "make the directory writable, or choose another with -C DIR", Err: err}
+	if err := apply(); err != nil {
+		return Result{}, &problem.Error{What: fmt.Sprintf("cannot write %s: %v", p.Shown, err), Fix: "make the directory writable, or choose another with -C DIR", Err: err}
 	}
-	o.say("create", "%d files in %s, generated code among them, %d ms", len(files), place.Shown, rendered.Milliseconds())
+	o.say("create", "%d files in %s, generated code among them, %d ms", len(files), p.Shown, rendered.Milliseconds())
+	for _, name := range res.Updated {
+		o.say("update", "%s", name)
+	}
 	if !o.NoVerify {
-		return res, o.verify(ctx, place)
+		return res, o.verify(ctx, p, spec.Home() == "")
 	}
 	return res, nil
+}
+
+// about tells what was decided.
+func (o Options) about(p place, spec Spec) {
+	switch {
+	case spec.InRepo:
+		o.say("module", "%s", spec.Module)
+		o.say("framework", "this repository; the service becomes one of its examples, without a go.mod of its own")
+	case spec.InWorkspace:
+		o.say("module", "%s, the workspace in %s", spec.Module, o.shown(p.Root))
+		o.say("framework", "%s", spec.Framework)
+	default:
+		hint := ""
+		if o.Module == "" {
+			hint = "        (set with --module)"
+		}
+		o.say("module", "%s%s", spec.Module, hint)
+		o.say("framework", "%s", spec.Framework)
+	}
+	if p.Kind == workspace.Module {
+		o.say("note", "%s becomes a module of its own inside module %s; to make that a workspace of services: newsvc init .", p.Shown, p.Module)
+	}
+}
+
+func (o Options) shown(dir string) string {
+	rel, err := filepath.Rel(o.Cwd, dir)
+	if err != nil {
+		return dir
+	}
+	if rel == "." && (o.From == "" || o.From == ".") {
+		return "."
+	}
+	return show(o.From, rel)
 }
 
 func (o Options) say(step, format string, args ...any) {
 	if o.Progress != nil {
 		fmt.Fprintf(o.Progress, "  %-9s %s\n", step, fmt.Sprintf(format, args...))
 	}
-}
-
-func (o Options) moduleHint(p place) string {
-	if o.Module == "" && !p.InRepo {
-		return "        (set with --module)"
-	}
-	return ""
 }
 
 func parseName(service string) (names.Name, error) {
@@ -118,41 +169,83 @@ func parseName(service string) (names.Name, error) {
 	return name, nil
 }
 
+// cannotRender blames the overlay when there is one: the templates of this binary are tested.
+func (o Options) cannotRender(name names.Name, err error) error {
+	if o.Overlay == "" {
+		return fmt.Errorf("render the service %q: %w", name.Service, err)
+	}
+	return &problem.Error{
+		Exit: problem.Usage, What: fmt.Sprintf("the files of --template %q do not make a service", o.Overlay),
+		At: strings.TrimPrefix(err.Error(), "template: "), Fix: "correct the file, or leave --template out", Err: err,
+	}
+}
+
+// overlay opens the directory of --template.
+func (o Options) overlay() (fs.FS, error) {
+	if o.Overlay == "" {
+		return nil, nil
+	}
+	dir := o.Overlay
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(o.Cwd, dir)
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return nil, &problem.Error{
+			Exit: problem.Usage, What: fmt.Sprintf("--template %q is no directory", o.Overlay), At: dir,
+			Fix: "name a directory whose files are to be added to the project, or to take the place of those of the template", Err: err,
+		}
+	}
+	return os.DirFS(dir), nil
+}
+
 // spec completes what Render needs with what lies outside the command line.
 func (o Options) spec(ctx context.Context, name names.Name, p place) (Spec, error) {
-	s := Spec{Name: name, Module: o.Module, InRepo: p.InRepo, CLI: o.Build.Version}
-	if p.InRepo {
-		if o.Module != "" {
-			return Spec{}, &problem.Error{
-				Exit: problem.Usage,
-				What: "--module has no meaning inside the framework's own repository: an example belongs to its module",
-				Fix:  "newsvc create " + name.Service,
-			}
+	s := Spec{Kind: o.Kind, Name: name, Module: o.Module, CLI: o.Build.Version, InRepo: p.Kind == workspace.Checkout, InWorkspace: p.Kind == workspace.Workspace}
+	var err error
+	if s.Overlay, err = o.overlay(); err != nil {
+		return Spec{}, err
+	}
+	switch {
+	case s.InRepo:
+		s.Module, s.Framework = buildinfo.Module, Framework{Dir: p.Root}
+		return s, o.noModule(name, "the framework's own repository: an example belongs to its module")
+	case s.InWorkspace:
+		if err := o.noModule(name, "a workspace: its services share one module"); err != nil {
+			return Spec{}, err
 		}
-		s.Module = buildinfo.Module
-		s.Framework = Framework{Dir: p.Root}
-		return s, nil
+		return o.inWorkspace(ctx, s, p)
 	}
 	if s.Module == "" {
 		s.Module = "example.com/" + name.Service
 	}
-	if err := checkModule(s.Module, name.Service); err != nil {
+	if err := checkModule(s.Module, "newsvc create "+name.Service, name.Service); err != nil {
 		return Spec{}, err
 	}
-	var err error
-	s.Framework, err = FindFramework(FrameworkQuery{Flag: o.FrameworkFlag, Env: o.FrameworkEnv, Build: o.Build, Cwd: o.Cwd})
-	if err != nil {
-		return Spec{}, err
-	}
-	if s.Framework.Dir != "" {
-		s.Replace = replacePath(p.Dir, s.Framework.Dir)
-		return s, nil
-	}
-	s.Sums, err = downloadSums(ctx, s.Framework.Version)
+	s.Framework, s.Replace, s.Sums, err = o.framework(ctx, p.To)
 	return s, err
 }
 
-func checkModule(m, service string) error {
+// framework finds out how the go.mod in dir is to refer to the framework.
+func (o Options) framework(ctx context.Context, dir string) (f Framework, replace string, sums []string, err error) {
+	f, err = FindFramework(FrameworkQuery{Flag: o.FrameworkFlag, Env: o.FrameworkEnv, Build: o.Build, Cwd: o.Cwd})
+	switch {
+	case err != nil:
+	case f.Dir != "":
+		replace = replacePath(dir, f.Dir)
+	default:
+		sums, err = o.downloadSums(ctx, f.Version)
+	}
+	return f, replace, sums, err
+}
+
+func (o Options) noModule(name names.Name, where string) error {
+	if o.Module == "" {
+		return nil
+	}
+	return &problem.Error{Exit: problem.Usage, What: "--module has no meaning inside " + where, Fix: "newsvc create " + name.Service}
+}
+
+func checkModule(m, command, name string) error {
 	err := module.CheckPath(m)
 	if err == nil && m == buildinfo.Module {
 		err = fmt.Errorf("it is the framework's own")
@@ -163,95 +256,7 @@ func checkModule(m, service string) error {
 	return &problem.Error{
 		Exit: problem.Usage,
 		What: fmt.Sprintf("--module %q is no module path: %v", m, rootCause(err)),
-		Fix:  "newsvc create " + service + " --module example.com/" + service,
+		Fix:  command + " --module example.com/" + name,
 		Err:  err,
 	}
-}
-
-// place is where the project goes.
-type place struct {
-	Dir    string // absolute
-	Shown  string // as the user would type it
-	InRepo bool   // below examples/ of the framework's own repository
-	Root   string // root of that repository
-	Outer  string // module that a stand-alone project would lie in; empty for none
-}
-
-// findPlace decides by the go.mod above the current directory, and refuses a place that is taken.
-func findPlace(name names.Name, cwd, from string) (place, error) {
-	p := place{Dir: filepath.Join(cwd, name.Service), Shown: show(from, name.Service)}
-	for dir := cwd; ; dir = filepath.Dir(dir) {
-		m := moduleOf(dir)
-		if m == buildinfo.Module {
-			p = place{Dir: filepath.Join(dir, "examples", name.Service), InRepo: true, Root: dir}
-			rel, err := filepath.Rel(cwd, p.Dir)
-			if err != nil {
-				return place{}, err
-			}
-			p.Shown = show(from, rel)
-			break
-		}
-		if m != "" {
-			p.Outer = m
-			break
-		}
-		if filepath.Dir(dir) == dir {
-			break
-		}
-	}
-	if err := vacant(p, name); err != nil {
-		return place{}, err
-	}
-	if p.InRepo {
-		return p, otherDomain(p, name)
-	}
-	return p, notInService(cwd, name)
-}
-
-// show is a path below from as the user would type it.
-func show(from, rel string) string {
-	p := filepath.ToSlash(filepath.Join(from, rel))
-	if filepath.IsAbs(p) || strings.HasPrefix(p, "../") {
-		return p
-	}
-	return "./" + p
-}
-
-// Import is the import path of the project's root.
-func (s Spec) Import() string {
-	if s.InRepo {
-		return path.Join(buildinfo.Module, "examples", s.Name.Service)
-	}
-	return s.Module
-}
-
-func vacant(p place, name names.Name) error {
-	info, err := os.Lstat(p.Dir) // a link is somebody's, wherever it leads
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return &problem.Error{What: fmt.Sprintf("cannot look at %s: %v", p.Shown, rootCause(err)), Fix: "choose another directory with -C DIR", Err: err}
-	}
-	var free string
-	for n := 2; ; n++ {
-		free = fmt.Sprintf("%s-%d", name.Service, n)
-		if _, err := os.Lstat(filepath.Join(filepath.Dir(p.Dir), free)); os.IsNotExist(err) {
-			break
-		}
-	}
-	taken := &problem.Error{Exit: problem.Conflict, Fix: "newsvc create " + names.Suggest(free) + "      or choose another directory: -C DIR"}
-	if info.Mode()&os.ModeSymlink != 0 {
-		taken.What = p.Shown + " already exists and is a symbolic link"
-		return taken
-	}
-	if !info.IsDir() {
-		taken.What = p.Shown + " already exists and is not a directory"
-		return taken
-	}
-	if n := countFiles(p.Dir); n > 0 {
-		taken.What = fmt.Sprintf("%s already exists and is not empty (%s)", p.Shown, plural(n))
-		return taken
-	}
-	return nil
 }

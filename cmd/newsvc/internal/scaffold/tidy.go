@@ -14,10 +14,10 @@ import (
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/names"
 )
 
-// Tidy returns what templates/gomod has to hold: go.mod and go.sum of a new project that refers to the checkout at
+// Tidy returns what templates/gomod has to hold for a kind of project: go.mod and go.sum of a new one that refers to the checkout at
 // root, as `go mod tidy` leaves them, without the framework's lines. It needs the network or a full module cache.
 // What is stored now is the starting point, so versions move only when the framework's do.
-func Tidy(ctx context.Context, root string) (mod, sum []byte, err error) {
+func Tidy(ctx context.Context, root, kind string) (mod, sum []byte, err error) {
 	dir, err := os.MkdirTemp("", "newsvc-gomod-")
 	if err != nil {
 		return nil, nil, err
@@ -28,7 +28,7 @@ func Tidy(ctx context.Context, root string) (mod, sum []byte, err error) {
 		return nil, nil, err
 	}
 	project := filepath.Join(dir, "project")
-	files, err := Render(ctx, Spec{Name: name, Module: "example.com/blogger-user", Framework: Framework{Dir: root}, Replace: filepath.ToSlash(root)})
+	files, err := Render(ctx, Spec{Kind: kind, Name: name, Module: "example.com/blogger-user", Framework: Framework{Dir: root}, Replace: filepath.ToSlash(root)})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -29,15 +29,18 @@ func findGo() error {
 }
 
 // verify builds the project: what a person would do first should not be what tells them that it does not work.
-func (o Options) verify(ctx context.Context, p place) error {
+func (o Options) verify(ctx context.Context, p place, ownModule bool) error {
 	started := time.Now()
 	cmd := exec.CommandContext(ctx, "go", "build", "./...")
-	cmd.Dir = p.Dir
-	cmd.Env = append(os.Environ(), "PWD="+p.Dir)
-	if !p.InRepo { // a go.work above knows nothing of the new module
+	cmd.Dir = p.To
+	cmd.Env = append(os.Environ(), "PWD="+p.To)
+	if ownModule { // a go.work above knows nothing of the new module
 		cmd.Env = append(cmd.Env, "GOWORK=off")
 	}
-	out, err := cmd.CombinedOutput()
+	var both bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &both, &both
+	err := o.patiently(cmd, "go build ./... is at work; the first build on a machine takes minutes, later ones seconds")
+	out := both.Bytes()
 	if err == nil {
 		o.say("verify", "go build ./...: ok, %.1f s", time.Since(started).Seconds())
 		return nil
@@ -71,6 +74,21 @@ func (o Options) verify(ctx context.Context, p place) error {
 	}
 }
 
+// patiently runs cmd, and says what is going on when that takes a while.
+func (o Options) patiently(cmd *exec.Cmd, what string) error {
+	done := make(chan error, 1)
+	go func() { done <- cmd.Run() }()
+	soon := time.NewTimer(2 * time.Second)
+	defer soon.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-soon.C:
+		o.say("wait", "%s", what)
+		return <-done
+	}
+}
+
 // firstError is the first line of the go command that says something: not the package headings.
 func firstError(out []byte, err error) string {
 	for line := range strings.Lines(string(out)) {
@@ -83,16 +101,17 @@ func firstError(out []byte, err error) string {
 
 // downloadSums asks the go command for the checksums of a released framework, which go.sum needs. An installed newsvc
 // has its own release in the module cache, so this works without a network.
-func downloadSums(ctx context.Context, version string) ([]string, error) {
+func (o Options) downloadSums(ctx context.Context, version string) ([]string, error) {
 	if err := findGo(); err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", buildinfo.Module+"@"+version)
 	cmd.Dir = os.TempDir()
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GO111MODULE=on", "PWD="+filepath.Clean(cmd.Dir))
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := o.patiently(cmd, "go mod download "+buildinfo.Module+"@"+version+" is at work")
+	out := stdout.Bytes()
 	var got struct{ Sum, GoModSum, Error string }
 	if parseErr := json.Unmarshal(out, &got); err == nil {
 		err = parseErr

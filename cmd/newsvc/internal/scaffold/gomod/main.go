@@ -31,12 +31,17 @@ func run(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	mod, sum, err := scaffold.Tidy(ctx, root)
-	if err != nil {
-		return err
+	for _, kind := range []string{scaffold.Service, scaffold.Gateway} {
+		mod, sum, err := scaffold.Tidy(ctx, root, kind)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(out, kind+".mod"), mod, 0o644); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(out, kind+".sum"), sum, 0o644); err != nil {
+			return err
+		}
 	}
-	if err := os.WriteFile(filepath.Join(out, "service.mod"), mod, 0o644); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(out, "service.sum"), sum, 0o644)
+	return nil
 }
