@@ -66,7 +66,11 @@ func run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	outputs, t, err := p.generate(ctx, o.Dir, nil, o.Paths)
+	c, err := p.compile(ctx, o.Dir, nil, o.Paths)
+	if err != nil {
+		return Result{}, err
+	}
+	outputs, err := c.Outputs(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -75,15 +79,15 @@ func run(ctx context.Context, o Options) (Result, error) {
 	if res.Edited, err = stage(&set, outputs, o.Dir); err != nil {
 		return res, err
 	}
-	for _, c := range set.Plan() {
-		if c.Action == changes.Same {
+	for _, change := range set.Plan() {
+		if change.Action == changes.Same {
 			res.Same++
 		} else {
-			res.Updated = append(res.Updated, Shown(o.Dir, c.Path))
+			res.Updated = append(res.Updated, Shown(o.Dir, change.Path))
 		}
 	}
 	if len(o.Paths) == 0 {
-		for _, name := range p.orphans(t, outputs) {
+		for _, name := range p.orphans(outputs) {
 			res.Orphans = append(res.Orphans, Shown(o.Dir, name))
 		}
 	}
@@ -106,13 +110,6 @@ func Apply(set *changes.Set) error {
 	return nil
 }
 
-// Generate returns the Go code of all .proto files of the project, with the texts of overlay in place of what the disk
-// holds: by absolute path. dir is what paths in messages are relative to.
-func (p *Project) Generate(ctx context.Context, dir string, overlay map[string][]byte) ([]Output, error) {
-	outputs, _, err := p.generate(ctx, dir, overlay, nil)
-	return outputs, err
-}
-
 // Stage plans outputs in set. A file that somebody edited is a [*problem.Error].
 func Stage(set *changes.Set, outputs []Output, dir string) error {
 	names, err := stage(set, outputs, dir)
@@ -122,28 +119,66 @@ func Stage(set *changes.Set, outputs []Output, dir string) error {
 	return err
 }
 
-func (p *Project) generate(ctx context.Context, dir string, overlay map[string][]byte, paths []string) ([]Output, tree, error) {
+// Compiled is a project's .proto files, understood: from here on only plugins can fail.
+type Compiled struct {
+	// Request is what a plugin reads, all files that are generated from included.
+	Request *pluginpb.CodeGeneratorRequest
+
+	project *Project
+	tree    tree
+	dir     string
+}
+
+// Compile reads all .proto files of the project, with the texts of overlay in place of what the disk holds: by absolute
+// path. dir is what paths in messages are relative to. Mistakes in the files are a [*problem.Error].
+func (p *Project) Compile(ctx context.Context, dir string, overlay map[string][]byte) (*Compiled, error) {
+	return p.compile(ctx, dir, overlay, nil)
+}
+
+func (p *Project) compile(ctx context.Context, dir string, overlay map[string][]byte, paths []string) (*Compiled, error) {
 	t, err := p.load(overlay)
 	if err != nil {
-		return nil, t, err
+		return nil, err
 	}
 	if left := p.config.managed.foreign(t); len(left) > 0 {
-		return nil, t, refusal([]string{fmt.Sprintf("%s:%d: managed.enabled: without a managed.disable entry for each, buf sets %s",
+		return nil, refusal([]string{fmt.Sprintf("%s:%d: managed.enabled: without a managed.disable entry for each, buf sets %s",
 			configFile, p.config.managed.line, strings.Join(left, ", "))})
 	}
 	in := p.input(t)
 	if in.Only, err = t.chosen(p.Root, dir, paths); err != nil {
-		return nil, t, err
+		return nil, err
 	}
 	req, err := protogen.Request(ctx, in)
 	if err != nil {
-		return nil, t, p.explain(err, t, dir)
+		return nil, p.explain(err, t, dir)
 	}
-	outputs, err := p.outputs(ctx, req)
+	return &Compiled{Request: req, project: p, tree: t, dir: dir}, nil
+}
+
+// Path is where the .proto file is, given by what other files import it as; empty for one that is not the project's.
+func (c *Compiled) Path(file string) string {
+	name, ours := c.tree.names[file]
+	if !ours {
+		return ""
+	}
+	return filepath.Join(c.project.Root, filepath.FromSlash(name))
+}
+
+// Text is what was compiled.
+func (c *Compiled) Text(file string) []byte {
+	if text, ok := c.tree.files[file]; ok {
+		return text
+	}
+	return c.tree.imports[file]
+}
+
+// Outputs returns the Go code, and what else the project's plugins write.
+func (c *Compiled) Outputs(ctx context.Context) ([]Output, error) {
+	outputs, err := c.project.outputs(ctx, c.Request)
 	if err != nil {
-		return nil, t, p.explain(err, t, dir)
+		return nil, c.project.explain(err, c.tree, c.dir)
 	}
-	return outputs, t, nil
+	return outputs, nil
 }
 
 // outputs runs all plugins.

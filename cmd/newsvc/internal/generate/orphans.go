@@ -14,7 +14,7 @@ var sourceLine = regexp.MustCompile(`(?m)^// source: (\S+\.proto)\r?$`)
 
 // orphans returns generated files whose source is gone: the .proto file, or its last service. They would not build for
 // long, but they may have been kept on purpose: they are reported, never deleted.
-func (p *Project) orphans(t tree, outputs []Output) []string {
+func (p *Project) orphans(outputs []Output) []string {
 	written := map[string]bool{}
 	for _, f := range outputs {
 		written[f.Path] = true
