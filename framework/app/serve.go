@@ -50,7 +50,10 @@ func HTTP(constructor any, args ...ArgOption) fx.Option {
 		return misuse("HTTP", err)
 	}
 	turn := func(h any) handler { return handler{c.where, h.(http.Handler)} }
-	return provide(c, turn, fx.ResultTags(handlerGroup))
+	return fx.Options(
+		declare(stack.Declaration{HTTP: true}),
+		provide(c, turn, fx.ResultTags(handlerGroup)),
+	)
 }
 
 // Server adjusts the gRPC server beyond its configuration, for example with an interceptor of the service's own:

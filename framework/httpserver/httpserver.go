@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -58,6 +59,8 @@ type Server struct {
 	http     *http.Server
 	cancel   context.CancelCauseFunc // ends the contexts of all requests
 
+	inherited *os.File     // the listening socket to use; nil opens one
+	yielded   atomic.Bool  // answers close their connections
 	running   atomic.Int64 // handlers
 	done      chan struct{}
 	closeOnce sync.Once
@@ -66,6 +69,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	listener net.Listener
+	shared   *sharedListener // the listener, if it was inherited
 	serve    *loop.Loop
 	fresh    map[net.Conn]struct{} // connections that have brought no request yet
 	closing  bool
@@ -85,7 +89,7 @@ func New(cfg Config, h http.Handler, log *zap.Logger, opts ...Option) (*Server, 
 	for _, o := range opts {
 		o.apply(s)
 	}
-	h = s.counted(recovered(h, log))
+	h = s.counted(recovered(h, log, s.yielded.Load))
 	if cfg.MaxBodyBytes > 0 {
 		h = http.MaxBytesHandler(h, cfg.MaxBodyBytes) // outermost: it asks net/http's own writer to close the connection
 	}
@@ -124,6 +128,9 @@ func (s *Server) Listen(ctx context.Context) error {
 }
 
 func (s *Server) bind(ctx context.Context) (net.Listener, error) {
+	if s.inherited != nil {
+		return s.inherit()
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", s.config.Listen)
 	if s.fallback && errors.Is(err, syscall.EADDRINUSE) {

@@ -13,10 +13,11 @@ import (
 )
 
 // recovered answers 500 for a handler that panics, unless it has begun to answer: then the connection is
-// closed, so that the client does not take half an answer for a whole one.
-func recovered(h http.Handler, log *zap.Logger) http.Handler {
+// closed, so that the client does not take half an answer for a whole one. While leaving says so, answers close their
+// connections, too.
+func recovered(h http.Handler, log *zap.Logger, leaving func() bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		watched := &watchedWriter{ResponseWriter: w}
+		watched := &watchedWriter{ResponseWriter: w, leaving: leaving}
 		defer func() {
 			p := recover()
 			if p == nil {
@@ -33,6 +34,7 @@ func recovered(h http.Handler, log *zap.Logger) http.Handler {
 			http.Error(w, "internal error", http.StatusInternalServerError)
 		}()
 		h.ServeHTTP(watched, r)
+		watched.begin() // net/http answers for a handler that wrote nothing
 	})
 }
 
@@ -40,32 +42,44 @@ func recovered(h http.Handler, log *zap.Logger) http.Handler {
 // and copying from files.
 type watchedWriter struct {
 	http.ResponseWriter
-	began bool
+	leaving func() bool
+	began   bool
 }
 
 // Unwrap serves [http.ResponseController].
 func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// begin is called before the first byte of the answer.
+func (w *watchedWriter) begin() {
+	if !w.began && w.leaving() {
+		w.Header().Set("Connection", "close")
+	}
+}
+
 // WriteHeader begins the answer, unless it is a provisional one.
 func (w *watchedWriter) WriteHeader(code int) {
+	w.begin()
 	w.began = w.began || code >= http.StatusOK || code == http.StatusSwitchingProtocols
 	w.ResponseWriter.WriteHeader(code)
 }
 
 // Write begins the answer.
 func (w *watchedWriter) Write(b []byte) (int, error) {
+	w.begin()
 	w.began = true
 	return w.ResponseWriter.Write(b)
 }
 
 // ReadFrom lets the connection copy by itself where it can.
 func (w *watchedWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.begin()
 	w.began = true
 	return io.Copy(w.ResponseWriter, r)
 }
 
 // Flush begins the answer.
 func (w *watchedWriter) Flush() {
+	w.begin()
 	w.began = true
 	_ = http.NewResponseController(w.ResponseWriter).Flush() // a writer that cannot flush has nothing to flush
 }

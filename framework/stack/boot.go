@@ -19,6 +19,8 @@ type Declaration struct {
 	Callee string
 	// Serves says that a gRPC service is offered.
 	Serves bool
+	// HTTP says that a handler for the listener of the section "http" is offered.
+	HTTP bool
 }
 
 // Boot is what is known before the first constructor of a service runs.
@@ -29,6 +31,7 @@ type Boot struct {
 	Config  Config
 	Callees []string
 	Serves  bool
+	HTTP    bool
 	Log     *zap.Logger
 	Levels  *Levels
 }
@@ -46,7 +49,7 @@ func NewBoot(ctx context.Context, service string, env *Environment, declared []D
 	own := b.take(declared)
 	var err error
 	if b.Env.Introspect != "" {
-		q := Question{Ask: b.Env.Introspect, Service: service, Callees: b.Callees, Serves: b.Serves, Dot: dot, Own: own}
+		q := Question{Ask: b.Env.Introspect, Service: service, Callees: b.Callees, Serves: b.Serves, HTTP: b.HTTP, Dot: dot, Own: own}
 		if q.Ask != questionSchema { // which needs no valid configuration
 			if q.Settings, _, err = LoadConfig(b.Env.Sources, b.Callees, own...); err != nil {
 				return nil, err
@@ -68,6 +71,7 @@ func NewBoot(ctx context.Context, service string, env *Environment, declared []D
 func (b *Boot) take(declared []Declaration) (own []config.Section) {
 	for _, d := range declared {
 		b.Serves = b.Serves || d.Serves
+		b.HTTP = b.HTTP || d.HTTP
 		if d.Callee != "" {
 			b.Callees = append(b.Callees, d.Callee)
 		}

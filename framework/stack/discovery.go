@@ -92,6 +92,12 @@ type instanceView struct {
 	HeldUntil   time.Time         `json:"held_until,omitzero"`
 }
 
+// sinceNow is the metadata of an instance that serves from now on: a key in etcd does not tell its age, and newsvc ls shows
+// it.
+func sinceNow() map[string]string {
+	return map[string]string{"since": time.Now().UTC().Format(time.RFC3339)}
+}
+
 // discoveryNow gathers the page. It reads what is known and asks nobody.
 func (s *Stack) discoveryNow() discoveryPage {
 	page := discoveryPage{

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"strconv"
 
 	"go.uber.org/zap/zapcore"
 
@@ -34,6 +35,7 @@ func FromProcess(service string) *Environment {
 		Sources: config.Sources{Service: service, Args: os.Args[1:], Environ: os.Environ()},
 		Process: Process{
 			Dev: os.Getenv("NEWSVC_DEV") == "1", PodIP: os.Getenv("POD_IP"), ReadyFile: os.Getenv("NEWSVC_READY_FILE"),
+			HTTPSocket: inheritedSocket(os.Getenv("NEWSVC_HTTP_FD")),
 		},
 		Introspect: os.Getenv("NEWSVC_INTROSPECT"),
 	}
@@ -53,4 +55,13 @@ func (e *Environment) Filled() *Environment {
 		c.Stdout = os.Stdout
 	}
 	return &c
+}
+
+// inheritedSocket is the open file with that number; nil when fd is none.
+func inheritedSocket(fd string) *os.File {
+	n, err := strconv.ParseUint(fd, 10, 16)
+	if err != nil || n < 3 {
+		return nil
+	}
+	return os.NewFile(uintptr(n), "NEWSVC_HTTP_FD="+fd)
 }

@@ -18,6 +18,7 @@ type Question struct {
 	Settings *config.Config
 	Callees  []string
 	Serves   bool
+	HTTP     bool
 	// Dot is the graph of constructors in Graphviz' language.
 	Dot string
 	// Own are the service's own sections; the schema is made of them.
@@ -30,7 +31,7 @@ const questionSchema = "schema"
 func (q Question) Answer() (any, error) {
 	switch q.Ask {
 	case "config":
-		return map[string]any{"service": q.Service, "sources": q.sources(), "values": q.Settings.Values()}, nil
+		return map[string]any{"service": q.Service, "sources": q.sources(), "serves": q.Serves, "http": q.HTTP, "values": q.Settings.Values()}, nil
 	case questionSchema:
 		return Schema(q.Service, q.Callees, q.Own...)
 	case "graph":

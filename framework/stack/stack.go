@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -83,6 +84,9 @@ type Process struct {
 	PodIP string
 	// ReadyFile is NEWSVC_READY_FILE; empty for none.
 	ReadyFile string
+	// HTTPSocket is the listening socket in NEWSVC_HTTP_FD, which takes the place of http.listen. newsvc dev opens it and
+	// passes it to an instance and to its successor. Nil for none.
+	HTTPSocket *os.File
 }
 
 // Replace holds replacements for the parts that reach out of the process. Nil fields keep the real ones.

@@ -146,6 +146,9 @@ func (s *Stack) serve(ctx context.Context) error {
 			cfg.Listen = net.JoinHostPort("127.0.0.1", port)
 		}
 		opts = append(opts, httpserver.FallbackPort())
+		if f := s.p.Process.HTTPSocket; f != nil {
+			opts = append(opts, httpserver.Inherited(f))
+		}
 	}
 	h, err := httpserver.New(cfg, s.noted(s.handler), s.log.Named("http"), opts...)
 	if err != nil {
@@ -210,7 +213,7 @@ func (s *Stack) joinRegistry(ctx context.Context) error {
 	}
 	inst := discovery.Instance{
 		Service: s.p.Service, Addr: addr, Incarnation: s.incarnation, State: discovery.StateUp,
-		Version: s.p.Version, Weight: c.Weight, Zone: c.Zone,
+		Version: s.p.Version, Weight: c.Weight, Zone: c.Zone, Metadata: sinceNow(),
 	}
 	if s.admin != nil {
 		inst.Admin = reachable(s.admin.Addr(), addr)

@@ -100,6 +100,9 @@ func (s *Stack) withdraw(ctx context.Context) {
 // longer than until the registry has confirmed and no new call has come for a while.
 func (s *Stack) window(ctx context.Context, withdrawn *loop.Loop, began time.Time) {
 	d := s.p.Config.Server.Drain
+	if s.http != nil {
+		s.http.Yield() // where a successor shares the port, it takes what comes now
+	}
 	for {
 		age := time.Since(began)
 		told := age >= withdrawPatience
