@@ -1,0 +1,223 @@
+// Package registryview reads what is registered, with the same source that services find each other by. It never writes
+// to etcd: no lease, no key. It does not call instances; packages call and why do.
+package registryview
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/nearest"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
+	"github.com/newsvc/newsvc/framework/discovery"
+	"github.com/newsvc/newsvc/framework/discovery/etcd"
+	"github.com/newsvc/newsvc/framework/etcdclient"
+)
+
+// SinceKey is the key in an instance's metadata that says since when it has been serving, in RFC 3339.
+const SinceKey = "since"
+
+// atOnce is how many services are read at the same time.
+const atOnce = 16
+
+// Registry is one place in etcd. It is safe for concurrent use.
+type Registry struct {
+	Place  locate.Place
+	cli    *clientv3.Client
+	source *etcd.Source
+}
+
+// Open makes a registry of a place; etcd is not asked yet. The error is a [*problem.Error] about files of TLS.
+func Open(place locate.Place) (*Registry, error) {
+	cli, err := etcdclient.New(place.Etcd, nil)
+	if err != nil {
+		return nil, &problem.Error{Exit: problem.Environment, What: "no client for etcd can be made: " + err.Error(), At: place.String(), Err: err}
+	}
+	source, err := etcd.NewSource(cli, etcd.Options{Prefix: place.Prefix, CallTimeout: place.Etcd.CallTimeout})
+	if err != nil {
+		return nil, errors.Join(err, cli.Close())
+	}
+	return &Registry{Place: place, cli: cli, source: source}, nil
+}
+
+// Close ends the connection to etcd.
+func (r *Registry) Close() error { return r.cli.Close() }
+
+// Services returns the names of all services that have a key, sorted.
+func (r *Registry) Services(ctx context.Context) ([]string, error) {
+	counts, err := r.source.Services(ctx)
+	if err != nil {
+		return nil, r.unreachable(ctx, err)
+	}
+	all := make([]string, len(counts))
+	for n, c := range counts {
+		all[n] = c.Service
+	}
+	return all, nil
+}
+
+// Instances returns the instances of a service, those that drain included.
+func (r *Registry) Instances(ctx context.Context, service string) ([]*discovery.Instance, error) {
+	ctx, done := context.WithCancelCause(ctx)
+	defer done(nil)
+	var got discovery.Update
+	err := r.source.Watch(ctx, service, func(u discovery.Update) {
+		if u.Known() || u.Err != nil {
+			got = u
+			done(errSeen)
+		}
+	})
+	switch {
+	case got.Known():
+		return got.Instances, nil
+	case got.Err != nil:
+		err = got.Err
+	}
+	return nil, r.unreachable(ctx, err)
+}
+
+// errSeen ends a watch that has told what was asked.
+var errSeen = errors.New("seen")
+
+// List returns the instances of all services whose name matches a pattern of path.Match, sorted by service and address;
+// an empty pattern matches all.
+func (r *Registry) List(ctx context.Context, pattern string) ([]*discovery.Instance, error) {
+	names := []string{pattern}
+	if IsPattern(pattern) {
+		all, err := r.Services(ctx)
+		if err != nil {
+			return nil, err
+		}
+		names = slices.DeleteFunc(all, func(name string) bool { return !Matches(pattern, name) })
+	}
+	var (
+		g   errgroup.Group
+		mu  sync.Mutex
+		out []*discovery.Instance
+	)
+	g.SetLimit(atOnce)
+	for _, name := range names {
+		g.Go(func() error {
+			found, err := r.Instances(ctx, name)
+			mu.Lock()
+			defer mu.Unlock()
+			out = append(out, found...)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(out, func(a, b *discovery.Instance) int {
+		if c := strings.Compare(a.Service, b.Service); c != 0 {
+			return c
+		}
+		return discovery.ByAddr(a, b)
+	})
+	return out, nil
+}
+
+// IsPattern reports whether text stands for any number of services, rather than for the one of that name.
+func IsPattern(text string) bool { return text == "" || strings.ContainsAny(text, `*?[\`) }
+
+// Matches reports whether a pattern, or name, means a service.
+func Matches(pattern, service string) bool {
+	ok, err := path.Match(pattern, service)
+	return pattern == "" || err == nil && ok
+}
+
+// Unknown is the error about a service that is not registered here: what is near, here and below other prefixes.
+func (r *Registry) Unknown(ctx context.Context, service, retry string) error {
+	p := &problem.Error{Exit: problem.NotFound, What: "no instance of " + service + " is registered", At: r.Place.String()}
+	names, err := r.Services(ctx)
+	if err != nil {
+		return err
+	}
+	p.At += ": " + fewNames(names)
+	strays, _ := r.Elsewhere(ctx, service) // a hint; that it can't be given is no reason to fail otherwise
+	near := Near(service, names)
+	switch {
+	case len(strays) > 0:
+		p.At += fmt.Sprintf("; below prefix %s there is %s", strays[0].Prefix, strays[0].Addr)
+		p.Fix = retry + " --prefix " + strays[0].Prefix
+	case len(near) > 0:
+		p.Fix = strings.ReplaceAll(retry, service, near[0])
+	case r.Place.How == locate.HowDefault:
+		p.Fix = "newsvc dev      or name the etcd that it is registered in: --etcd HOST:PORT"
+	default:
+		p.Fix = "start it, or look elsewhere with --prefix and --etcd; newsvc ls shows what there is"
+	}
+	return p
+}
+
+// fewNames is a list for an error.
+func fewNames(names []string) string {
+	const most = 8
+	if len(names) == 0 {
+		return "no service"
+	}
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// Near returns those of names that a service's name may be a slip of, at most three: slips of the pen, and names with one
+// part more or less at an end.
+func Near(service string, names []string) []string {
+	var out []string
+	left := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == service })
+	for len(out) < 3 {
+		best := nearest.Word(service, left)
+		if best == "" {
+			break
+		}
+		out = append(out, best)
+		left = slices.DeleteFunc(left, func(n string) bool { return n == best })
+	}
+	for _, n := range left {
+		if len(out) < 3 && (extends(n, service) || extends(service, n)) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func extends(long, short string) bool {
+	return strings.HasPrefix(long, short+"-") || strings.HasSuffix(long, "-"+short)
+}
+
+// unreachable is the error when etcd did not tell.
+func (r *Registry) unreachable(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	text := strings.TrimPrefix(err.Error(), "rpc error: ")
+	p := &problem.Error{
+		Exit: problem.Environment, What: fmt.Sprintf("no answer from etcd at %s (%s)", strings.Join(r.Place.Endpoints(), ", "), r.Place.How),
+		At: text, Fix: "name the etcd that services are registered in: --etcd HOST:PORT", Err: err,
+	}
+	if r.Place.How == locate.HowDefault {
+		p.Fix = "newsvc dev      or name an etcd that runs: --etcd HOST:PORT"
+	}
+	return p
+}
+
+// Since is when an instance began to serve; zero when it does not say.
+func Since(i *discovery.Instance) time.Time {
+	t, err := time.Parse(time.RFC3339, i.Metadata[SinceKey])
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
