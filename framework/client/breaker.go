@@ -124,6 +124,23 @@ func (b *breaker) ask(p *BreakerPolicy, now time.Time) (s breakerPart, pass bool
 	return s, false
 }
 
+// holds says why calls are held back at present; empty when none is.
+func (b *breaker) holds(p *BreakerPolicy, now time.Time) string {
+	if n := b.inFlight.Load(); p.MaxInFlight > 0 && n >= int64(p.MaxInFlight) {
+		return fmt.Sprintf("full: %d calls run, which is the most there may be (breaker.max_in_flight)", n)
+	}
+	if !p.Enabled {
+		return ""
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.sumLocked(p, now)
+	if float64(s.asked) <= float64(p.MinCalls)+p.Ratio*float64(s.asked-s.failed-s.refused) {
+		return ""
+	}
+	return fmt.Sprintf("open: %d of %d calls failed in the last %v, and %d were refused for that (breaker.enabled)", s.failed, s.asked-s.refused, p.Window, s.refused)
+}
+
 func (b *breaker) fail(p *BreakerPolicy, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -70,6 +70,9 @@ func TestBreakerEnabled(t *testing.T) {
 		}
 		break
 	}
+	if why := c.State().Breaker; !strings.HasPrefix(why, "open: ") || !strings.Contains(why, "calls failed in the last 10s") {
+		t.Errorf("the state says of the breaker %q", why)
+	}
 }
 
 func TestTheBreakerLetsCallsPassWhenTheySucceedAgain(t *testing.T) {

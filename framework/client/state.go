@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/connectivity"
 )
@@ -30,6 +31,8 @@ type State struct {
 	// first.
 	Hedges    int64 `json:"hedges"`
 	HedgesWon int64 `json:"hedges_won"`
+	// Breaker says why the breaker holds calls back at present, see [BreakerPolicy]; empty when it lets all pass.
+	Breaker string `json:"breaker,omitempty"`
 	// Policy is the one in force.
 	Policy Policy `json:"policy"`
 }
@@ -41,6 +44,9 @@ func (c *Conn) State() State {
 	s := State{
 		Callee: c.callee, Connectivity: connectivity.Shutdown.String(), Policy: c.policy,
 		HedgesWon: c.hedges.won.Load(), Hedges: c.hedges.sent.Load(), // in this order: no more are won than were sent
+	}
+	if p := c.live.Load().breaker; p != nil {
+		s.Breaker = c.breaker.holds(p, time.Now())
 	}
 	for old := range c.retiring {
 		s.RunningCalls += old.active()
