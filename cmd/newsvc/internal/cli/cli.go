@@ -72,6 +72,8 @@ func newRoot(args []string) *cobra.Command {
   newsvc create blogger-user      write a service that builds, tests, runs and registers
   newsvc dev                      run the services below this directory, with an etcd of their own
   newsvc generate                 after a change of a .proto file
+  newsvc ls                       what is registered
+  newsvc call blogger-user Ping   call a method, by name as services do
 
 Results go to stdout, progress and errors to stderr. No command asks questions.`,
 		SilenceErrors: true,
@@ -101,6 +103,9 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 		newInit(g),
 		dev.Command(),
 		newGenerate(g),
+		newLs(g),
+		newCall(g),
+		newCompletion(g),
 		newEtcdRoles(g),
 		newVersion(g),
 	)
