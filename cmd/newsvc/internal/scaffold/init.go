@@ -137,6 +137,7 @@ func (o Options) forWorkspace(to string) (workspace.Place, error) {
 // add writes the files that are not there yet.
 func (o Options) add(to string, files []File, res Result) (Result, error) {
 	set := &changes.Set{}
+	_, noMod := os.Lstat(filepath.Join(to, "go.mod"))
 	for _, f := range files {
 		name := filepath.Join(to, filepath.FromSlash(f.Path))
 		old, err := os.ReadFile(name)
@@ -144,7 +145,7 @@ func (o Options) add(to string, files []File, res Result) (Result, error) {
 		case err == nil && string(old) == string(f.Content):
 		case f.Path == "go.mod" && statErr == nil:
 			o.say("keep", "%s; newsvc create adds what a service needs", f.Path)
-		case f.Path == "go.sum" && statErr == nil:
+		case f.Path == "go.sum" && (statErr == nil || noMod == nil): // belongs to go.mod
 		case statErr == nil:
 			res.Kept = append(res.Kept, f.Path)
 		default:

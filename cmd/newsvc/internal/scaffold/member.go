@@ -191,7 +191,7 @@ func (s Spec) completeSum(text []byte) ([]byte, error) {
 func (s Spec) completeBuf(text []byte) ([]byte, error) {
 	prefix := "    - file_option: go_package_prefix\n      value: " + s.ProtoImport() + "\n"
 	at := strings.Index(string(text), prefix)
-	entry := fmt.Sprintf("    - file_option: go_package\n      path: %s/v1\n      value: %s/%[1]s/v1;%s\n", s.Name.Domain, s.ProtoImport(), s.Name.Stubs)
+	entry := fmt.Sprintf("    - file_option: go_package\n      path: %[1]s/v1\n      value: %[2]s/%[1]s/v1;%[3]s\n", s.Name.Domain, s.ProtoImport(), s.Name.Stubs)
 	if s.Kind == Gateway || !strings.Contains(s.Name.Domain, "_") || at < 0 || strings.Contains(string(text), entry) {
 		return text, nil
 	}

@@ -71,7 +71,7 @@ func (o Options) findPlace(name names.Name) (place, error) {
 // show is a path below from as the user would type it.
 func show(from, rel string) string {
 	p := filepath.ToSlash(filepath.Join(from, rel))
-	if filepath.IsAbs(p) || strings.HasPrefix(p, "../") {
+	if filepath.IsAbs(p) || p == ".." || strings.HasPrefix(p, "../") {
 		return p
 	}
 	return "./" + p
