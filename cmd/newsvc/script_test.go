@@ -56,6 +56,8 @@ func build() (err error) {
 //	count N DIR              there are N files in DIR and below
 //	checkout DIR             makes DIR look like a checkout of the framework, which can be written to
 //	release DIR VERSION      makes DIR a module proxy that has one release of the framework (its go.mod only)
+//	remedy CHECK [ARGS...]   doctor has a finding of this check; its remedy is pasted into a shell, and ends it
+//	listen KEY               something listens on loopback until the script ends; the variable KEY holds its address
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -92,6 +94,8 @@ func TestScripts(t *testing.T) {
 			"count":     count,
 			"checkout":  checkout,
 			"release":   release,
+			"remedy":    remedy,
+			"listen":    listen,
 		},
 	})
 }

@@ -108,6 +108,7 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 		newCompletion(g),
 		newEtcdRoles(g),
 		newVersion(g),
+		newDoctor(g),
 	)
 	root.AddCommand(topics()...)
 	g.complete(root)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/doctor"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/scaffold"
 	"github.com/newsvc/newsvc/templates"
 )
@@ -27,7 +28,10 @@ func newVersion(g *globals) *cobra.Command {
 		Use:   "version",
 		Short: "versions of newsvc, of the framework and of Go",
 		Long: `Version tells what this newsvc is, which framework a new project would refer to, which one the project in the
-current directory refers to, and the Go release newsvc was built with.`,
+current directory refers to, and the Go release newsvc was built with. A warning on stderr tells when
+the directory where go install puts commands is not in PATH.`,
+		Example: `  newsvc version
+  newsvc version -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := os.Getwd()
@@ -38,6 +42,9 @@ current directory refers to, and the Go release newsvc was built with.`,
 			fw, err := scaffold.FindFramework(scaffold.FrameworkQuery{Env: os.Getenv("NEWSVC_FRAMEWORK"), Build: v.Info, Cwd: dir})
 			if err == nil {
 				v.Framework = fw.String()
+			}
+			if bin, ok := doctor.GoBin(cmd.Context(), os.Environ()); !ok {
+				fmt.Fprintf(cmd.ErrOrStderr(), "newsvc: warning: %s, where go install puts commands, is not in PATH\n  fix: %s\n", bin, doctor.AddToPath(bin))
 			}
 			out := cmd.OutOrStdout()
 			if g.output == "json" {

@@ -1,0 +1,210 @@
+// Package doctor looks at what newsvc and its projects depend on, and says what is wrong with a remedy to paste: the
+// toolchain, versions, generated code, ports, etcd and what is registered there. It changes nothing, asks nothing and
+// ends within its limit of time; what could not be looked at until then is said, and is no finding.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/modfile"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/workspace"
+	"github.com/newsvc/newsvc/framework/etcdclient"
+)
+
+// limit is how long all checks together may take.
+const limit = 5 * time.Second
+
+// Level is what a check came to.
+type Level string
+
+// Levels. Warn and Fail are findings: something works not at all, or not as it should.
+const (
+	OK   Level = "ok"
+	Skip Level = "skip" // there was nothing to look at, or no way to
+	Warn Level = "warn"
+	Fail Level = "fail"
+)
+
+// Finding is the result of one check. Fix is set for findings, and works as it is pasted.
+type Finding struct {
+	Check string `json:"check"`
+	Level Level  `json:"level"`
+	What  string `json:"what"`
+	At    string `json:"at,omitempty"`
+	Fix   string `json:"fix,omitempty"`
+}
+
+// Report is all that was looked at.
+type Report struct {
+	Checks   []Finding `json:"checks"`
+	Problems int       `json:"problems"`
+	Warnings int       `json:"warnings"`
+}
+
+// Registry is the etcd to look at, and how it was chosen.
+type Registry struct {
+	Etcd   etcdclient.Config
+	Prefix string
+	How    string // "--etcd", "NEWSVC_ETCD", ".newsvc/dev.json", "default" and the like
+}
+
+// Options say where to look.
+type Options struct {
+	Dir     string   // absolute
+	Environ []string // as of os.Environ
+	Build   buildinfo.Info
+	// Locate chooses the etcd.
+	Locate func(context.Context) (Registry, error)
+	// Now is the clock of this machine; nil means time.Now.
+	Now func() time.Time
+}
+
+// examination is one run: the options, with what several checks read.
+type examination struct {
+	Options
+	place workspace.Place
+	gomod *modfile.File // of the module around Dir; nil without one
+	goErr error         // why gomod is nil though there is a go.mod
+}
+
+// check looks at one thing. Several findings may come of it.
+type check struct {
+	name string
+	look func(*examination, context.Context) []Finding
+}
+
+func checks() []check {
+	return []check{
+		{"go", (*examination).toolchain},
+		{"path", (*examination).goBin},
+		{"versions", (*examination).versions},
+		{"replace", (*examination).replaced},
+		{"plugins", (*examination).plugins},
+		{"generated", (*examination).generated},
+		{"config", (*examination).settings},
+		{"etcd", (*examination).registry},
+	}
+}
+
+// Run looks at everything. The error is about the directory only; whatever else is wrong is in the report.
+func Run(ctx context.Context, o Options) (Report, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	x := &examination{Options: o}
+	var err error
+	if x.place, err = workspace.Find(o.Dir); err != nil {
+		return Report{}, err
+	}
+	if x.place.Module != "" {
+		x.gomod, x.goErr = readGoMod(x.place.Root)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	all := checks()
+	results := make([]chan []Finding, len(all))
+	for i, c := range all {
+		results[i] = make(chan []Finding, 1)
+		go func() { results[i] <- c.look(x, ctx) }()
+	}
+	var r Report
+	for i, c := range all {
+		select {
+		case found := <-results[i]:
+			r.add(c.name, found)
+		case <-ctx.Done():
+			select {
+			case found := <-results[i]: // it was told to end too, and may know why
+				r.add(c.name, found)
+			case <-time.NewTimer(200 * time.Millisecond).C:
+				r.add(c.name, []Finding{{Level: Skip, What: fmt.Sprintf("not finished within %v", limit)}})
+			}
+		}
+	}
+	return r, context.Cause(ctx)
+}
+
+func (r *Report) add(name string, found []Finding) {
+	for _, f := range found {
+		if f.Check == "" {
+			f.Check = name
+		}
+		switch f.Level {
+		case Fail:
+			r.Problems++
+		case Warn:
+			r.Warnings++
+		}
+		r.Checks = append(r.Checks, f)
+	}
+}
+
+// Findings reports whether anything needs a person.
+func (r Report) Findings() bool { return r.Problems+r.Warnings > 0 }
+
+// Print writes the report for people.
+func (r Report) Print(w io.Writer) {
+	for _, f := range r.Checks {
+		level := string(f.Level)
+		if f.Level == Fail {
+			level = "FAIL"
+		}
+		fmt.Fprintf(w, "%-5s %-10s %s\n", level, f.Check, f.What)
+		if f.At != "" {
+			fmt.Fprintf(w, "%20s %s\n", "at:", f.At)
+		}
+		if f.Fix != "" {
+			fmt.Fprintf(w, "%20s %s\n", "fix:", f.Fix)
+		}
+	}
+	fmt.Fprintf(w, "%s, %s\n", count(r.Problems, "problem"), count(r.Warnings, "warning"))
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// getenv reads the environment of the run; the last of several settings counts.
+func (x *examination) getenv(key string) string {
+	value := ""
+	for _, line := range x.Environ {
+		if k, v, ok := strings.Cut(line, "="); ok && k == key {
+			value = v
+		}
+	}
+	return value
+}
+
+func readGoMod(root string) (*modfile.File, error) {
+	name := root + string(os.PathSeparator) + "go.mod"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return modfile.Parse(name, text, nil)
+}
+
+func one(level Level, what string, args ...any) []Finding {
+	return []Finding{{Level: level, What: fmt.Sprintf(what, args...)}}
+}
+
+// quote writes a word so that a shell reads it as one.
+func quote(word string) string {
+	special := func(r rune) bool {
+		return !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:=,@%+", r)
+	}
+	if word != "" && strings.IndexFunc(word, special) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}

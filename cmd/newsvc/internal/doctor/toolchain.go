@@ -1,0 +1,161 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/build"
+	"go/version"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/modfile"
+
+	"github.com/newsvc/newsvc/templates"
+)
+
+// goEnv asks the go command for its settings, as they are outside of all modules and without a download of another
+// toolchain.
+func goEnv(ctx context.Context, environ []string, keys ...string) (map[string]string, error) {
+	path, err := lookPath("go", environ)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, append([]string{"env", "-json"}, keys...)...)
+	cmd.Dir = os.TempDir()
+	cmd.Env = append(slices.Clone(environ), "GOTOOLCHAIN=local", "GOWORK=off", "PWD="+cmd.Dir)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go env: %w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	values := map[string]string{}
+	return values, json.Unmarshal(out, &values)
+}
+
+// lookPath finds a command in the PATH of an environment.
+func lookPath(name string, environ []string) (string, error) {
+	x := examination{Options: Options{Environ: environ}}
+	for _, dir := range filepath.SplitList(x.getenv("PATH")) {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", exec.ErrNotFound
+}
+
+// toolchain compares the go command with what the module around needs, and without a module with what newsvc needs.
+func (x *examination) toolchain(ctx context.Context) []Finding {
+	env, err := goEnv(ctx, x.Environ, "GOVERSION", "GOENV", "GOROOT")
+	if errors.Is(err, exec.ErrNotFound) {
+		return []Finding{{Level: Fail, What: "the go command is not in PATH", Fix: "install Go " + requiredGo() + " or later: https://go.dev/dl"}}
+	}
+	if err != nil {
+		return one(Skip, "%v", err)
+	}
+	need, by := requiredGo(), "newsvc"
+	if x.gomod != nil && x.gomod.Go != nil {
+		need, by = x.gomod.Go.Version, "go.mod"
+	}
+	have := strings.Fields(env["GOVERSION"])[0]
+	if version.Compare(have, "go"+need) >= 0 {
+		return one(OK, "%s (%s needs %s)", have, by, need)
+	}
+	setting, source := x.goToolchain(env)
+	if fetches(setting) {
+		return one(OK, "%s; the go command fetches go%s, which %s needs", have, need, by)
+	}
+	f := Finding{Level: Fail, What: fmt.Sprintf("%s needs Go %s, this is %s, and GOTOOLCHAIN=%s keeps the go command from fetching it", by, need, have, setting), At: source}
+	f.Fix = "go env -w GOTOOLCHAIN=auto"
+	if source == "the environment" {
+		f.Fix = "export GOTOOLCHAIN=auto"
+	}
+	return []Finding{f}
+}
+
+// requiredGo is the release that new projects, and newsvc itself, are written for.
+func requiredGo() string {
+	text, err := templates.FS.ReadFile("gomod/service.mod")
+	if err == nil {
+		if f, err := modfile.ParseLax("service.mod", text, nil); err == nil && f.Go != nil {
+			return f.Go.Version
+		}
+	}
+	return strings.TrimPrefix(runtime.Version(), "go")
+}
+
+// goToolchain is the setting GOTOOLCHAIN and where it comes from: go env itself tells the one of this very call.
+func (x *examination) goToolchain(env map[string]string) (setting, source string) {
+	if v := x.getenv("GOTOOLCHAIN"); v != "" {
+		return v, "the environment"
+	}
+	for _, file := range []string{env["GOENV"], filepath.Join(env["GOROOT"], "go.env")} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "GOTOOLCHAIN="); ok {
+				return v, file
+			}
+		}
+	}
+	return "auto", "the default"
+}
+
+// fetches reports whether a setting lets the go command download a newer toolchain.
+func fetches(setting string) bool { return setting == "auto" || strings.HasSuffix(setting, "+auto") }
+
+// GoBin returns the directory where go install puts commands, and whether it is in PATH.
+func GoBin(ctx context.Context, environ []string) (dir string, inPath bool) {
+	env, err := goEnv(ctx, environ, "GOBIN", "GOPATH")
+	if err != nil {
+		env = map[string]string{"GOPATH": build.Default.GOPATH}
+	}
+	dir = env["GOBIN"]
+	if paths := filepath.SplitList(env["GOPATH"]); dir == "" && len(paths) > 0 {
+		dir = filepath.Join(paths[0], "bin")
+	}
+	x := examination{Options: Options{Environ: environ}}
+	for _, in := range filepath.SplitList(x.getenv("PATH")) {
+		if sameDir(in, dir) {
+			return dir, true
+		}
+	}
+	return dir, dir == ""
+}
+
+// AddToPath is the command that puts a directory into PATH, for the shell it will be pasted into.
+func AddToPath(dir string) string {
+	if runtime.GOOS == "windows" {
+		return `set PATH=%PATH%;` + dir
+	}
+	return `export PATH="$PATH:` + dir + `"`
+}
+
+func sameDir(a, b string) bool {
+	if filepath.Clean(a) == filepath.Clean(b) {
+		return true
+	}
+	ia, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	ib, err := os.Stat(b)
+	return err == nil && os.SameFile(ia, ib)
+}
+
+func (x *examination) goBin(ctx context.Context) []Finding {
+	dir, ok := GoBin(ctx, x.Environ)
+	if ok {
+		return one(OK, "%s, where go install puts commands, is in PATH", dir)
+	}
+	return []Finding{{Level: Warn, What: fmt.Sprintf("%s, where go install puts commands, is not in PATH", dir), Fix: AddToPath(dir)}}
+}
