@@ -51,6 +51,12 @@ test: ## all tests in budget: framework with the race detector, the rest as it s
 	go test -timeout 20m $$(go list ./... | grep -v '^github.com/newsvc/newsvc/framework\(/\|$$\)') || status=1; \
 	exit $$status
 
+.PHONY: test-cli
+test-cli: ## newsvc on whole projects: create, race test, lint, run, call by name, stop; budget 20 minutes on 2 cores
+	@began=$$(date +%s); status=0; \
+	NEWSVC_TEST_CLI=1 go test ./cmd/newsvc/clitest -count 1 -v -timeout 60m || status=1; \
+	echo "make test-cli: $$(( $$(date +%s) - began )) s of 1200 s"; exit $$status
+
 .PHONY: soak
 soak: ## what takes long: random faults (SOAK_MINUTES, SOAK_SEED), rolling restarts, 50,000 instances, faults in full size, races
 	@if (( $(SOAK_MINUTES) > 0 )); then set -x; \
