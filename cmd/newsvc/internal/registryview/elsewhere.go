@@ -24,9 +24,9 @@ type Stray struct {
 	Addr   string `json:"addr"`
 }
 
-// Elsewhere looks for keys of a service below other prefixes, sorted by prefix and address. It reads keys only, and not
-// more than a few thousand of them.
-func (r *Registry) Elsewhere(ctx context.Context, service string) ([]Stray, error) {
+// Elsewhere looks for keys of a service below other prefixes than the one given, sorted by prefix and address. It reads keys
+// only, and not more than some thousands of them.
+func (r *Registry) Elsewhere(ctx context.Context, prefix, service string) ([]Stray, error) {
 	ctx, cancel := context.WithTimeout(ctx, strayTimeout)
 	defer cancel()
 	var out []Stray
@@ -37,7 +37,7 @@ func (r *Registry) Elsewhere(ctx context.Context, service string) ([]Stray, erro
 			return out, err
 		}
 		for _, kv := range resp.Kvs {
-			if s, ok := strayOf(string(kv.Key), service); ok && s.Prefix != r.Place.Prefix {
+			if s, ok := strayOf(string(kv.Key), service); ok && s.Prefix != prefix {
 				out = append(out, s)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path"
 	"slices"
 	"strings"
@@ -34,6 +35,8 @@ type Registry struct {
 	Place  locate.Place
 	cli    *clientv3.Client
 	source *etcd.Source
+	knock  sync.Once
+	closed error // why no endpoint could be dialled
 }
 
 // Open makes a registry of a place; etcd is not asked yet. The error is a [*problem.Error] about files of TLS.
@@ -52,8 +55,45 @@ func Open(place locate.Place) (*Registry, error) {
 // Close ends the connection to etcd.
 func (r *Registry) Close() error { return r.cli.Close() }
 
+// knockTimeout is how long an endpoint may take to accept a connection.
+const knockTimeout = time.Second
+
+// Reachable tells, once and for all, whether an endpoint of etcd accepts connections: the client would go on trying for as
+// long as it is given.
+func (r *Registry) Reachable(ctx context.Context) error {
+	r.knock.Do(func() {
+		ctx, cancel := context.WithTimeout(ctx, knockTimeout)
+		defer cancel()
+		ends := make(chan error, len(r.Place.Endpoints()))
+		for _, addr := range r.Place.Endpoints() {
+			if i := strings.Index(addr, "://"); i >= 0 {
+				addr = addr[i+3:]
+			}
+			go func() {
+				conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+				if err == nil {
+					err = conn.Close()
+				}
+				ends <- err
+			}()
+		}
+		for range r.Place.Endpoints() {
+			if r.closed = <-ends; r.closed == nil {
+				return
+			}
+		}
+	})
+	if r.closed != nil {
+		return r.unreachable(ctx, r.closed)
+	}
+	return nil
+}
+
 // Services returns the names of all services that have a key, sorted.
 func (r *Registry) Services(ctx context.Context) ([]string, error) {
+	if err := r.Reachable(ctx); err != nil {
+		return nil, err
+	}
 	counts, err := r.source.Services(ctx)
 	if err != nil {
 		return nil, r.unreachable(ctx, err)
@@ -67,6 +107,9 @@ func (r *Registry) Services(ctx context.Context) ([]string, error) {
 
 // Instances returns the instances of a service, those that drain included.
 func (r *Registry) Instances(ctx context.Context, service string) ([]*discovery.Instance, error) {
+	if err := r.Reachable(ctx); err != nil {
+		return nil, err
+	}
 	ctx, done := context.WithCancelCause(ctx)
 	defer done(nil)
 	var got discovery.Update
@@ -143,7 +186,7 @@ func (r *Registry) Unknown(ctx context.Context, service, retry string) error {
 		return err
 	}
 	p.At += ": " + fewNames(names)
-	strays, _ := r.Elsewhere(ctx, service) // a hint; that it can't be given is no reason to fail otherwise
+	strays, _ := r.Elsewhere(ctx, r.Place.Prefix, service) // a hint; that it can't be given is no reason to fail otherwise
 	near := Near(service, names)
 	switch {
 	case len(strays) > 0:
@@ -205,12 +248,18 @@ func (r *Registry) unreachable(ctx context.Context, err error) error {
 	text := strings.TrimPrefix(err.Error(), "rpc error: ")
 	p := &problem.Error{
 		Exit: problem.Environment, What: fmt.Sprintf("no answer from etcd at %s (%s)", strings.Join(r.Place.Endpoints(), ", "), r.Place.How),
-		At: text, Fix: "name the etcd that services are registered in: --etcd HOST:PORT", Err: err,
+		At: lastWords(text), Fix: "name the etcd that services are registered in: --etcd HOST:PORT", Err: err,
 	}
 	if r.Place.How == locate.HowDefault {
 		p.Fix = "newsvc dev      or name an etcd that runs: --etcd HOST:PORT"
 	}
 	return p
+}
+
+// lastWords leaves out of an error that is known already: which etcd, and what to do.
+func lastWords(text string) string {
+	text, _, _ = strings.Cut(text, "; is it running")
+	return text
 }
 
 // Since is when an instance began to serve; zero when it does not say.
