@@ -27,10 +27,10 @@ container, deployment, CI. It needs Go and nothing else; no protoc, no buf, and 
 NAME is what others call the service by: lower-case letters, digits and single dashes, at most 50 characters. All else
 follows from it. blogger-user gives
 
-  example.com/blogger-user                      the module (--module)
-  proto/blogger_user/v1/service.proto           the API: package blogger_user.v1, service BloggerUserService
-  internal/bloggeruser                          the implementation
-  BLOGGER_USER__SERVER__LISTEN=:9000            a setting by environment variable
+  example.com/blogger-user              the module (--module)
+  proto/blogger_user/v1/service.proto   the API: package blogger_user.v1, service BloggerUserService
+  internal/bloggeruser                  the implementation
+  BLOGGER_USER__SERVER__LISTEN=:9000    a setting by environment variable
 
 A name that ends with -service is not doubled: user-service serves user.v1.UserService.
 

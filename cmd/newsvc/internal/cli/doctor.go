@@ -38,7 +38,7 @@ with a remedy to paste. It changes nothing, asks nothing, and ends after 5 secon
 The exit code is 4 when there is a finding, problem or warning; checks that cannot run are skipped, and say why.`,
 		Example: `  newsvc doctor
   newsvc doctor --etcd 10.0.0.5:2379
-  newsvc doctor -o json           # {"checks":[{"check","level","what","at","fix"}],"problems":0,"warnings":0}`,
+  newsvc doctor -o json           # "checks", "problems" and "warnings", for a weekly job`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := os.Getwd()
