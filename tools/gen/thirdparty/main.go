@@ -20,6 +20,9 @@ import (
 	"github.com/jhump/protoreflect/desc/protoprint"
 	"golang.org/x/mod/modfile"
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -32,11 +35,15 @@ type source struct {
 func sources() []source {
 	const (
 		api      = "google.golang.org/genproto/googleapis/api"
+		rpc      = "google.golang.org/genproto/googleapis/rpc"
 		validate = "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go"
 	)
 	return []source{
 		{api, annotations.File_google_api_annotations_proto},
 		{api, annotations.File_google_api_http_proto},
+		{api, httpbody.File_google_api_httpbody_proto},
+		{rpc, errdetails.File_google_rpc_error_details_proto},
+		{rpc, status.File_google_rpc_status_proto},
 		{validate, validatepb.File_buf_validate_validate_proto},
 	}
 }

@@ -79,13 +79,7 @@ func run(ctx context.Context, o Options) (Result, error) {
 	if res.Edited, err = stage(&set, outputs, o.Dir); err != nil {
 		return res, err
 	}
-	for _, change := range set.Plan() {
-		if change.Action == changes.Same {
-			res.Same++
-		} else {
-			res.Updated = append(res.Updated, Shown(o.Dir, change.Path))
-		}
-	}
+	res.list(&set, o.Dir)
 	if len(o.Paths) == 0 {
 		for _, name := range p.orphans(outputs) {
 			res.Orphans = append(res.Orphans, Shown(o.Dir, name))
@@ -100,6 +94,17 @@ func run(ctx context.Context, o Options) (Result, error) {
 		return res, nil
 	}
 	return res, Apply(&set)
+}
+
+// list notes what the set would do.
+func (r *Result) list(set *changes.Set, dir string) {
+	for _, c := range set.Plan() {
+		if c.Action == changes.Same {
+			r.Same++
+		} else {
+			r.Updated = append(r.Updated, Shown(dir, c.Path))
+		}
+	}
 }
 
 // Apply writes the set; what goes wrong is a [*problem.Error].
@@ -235,7 +240,7 @@ func (t tree) chosen(root, dir string, paths []string) ([]string, error) {
 func stage(set *changes.Set, outputs []Output, dir string) (theirs []string, err error) {
 	for _, f := range outputs {
 		old, err := set.Read(f.Path)
-		if err == nil && filepath.Ext(f.Path) == ".go" && !bytes.Equal(old, f.Content) && !header.Match(old) {
+		if err == nil && commented(f.Path) && !bytes.Equal(old, f.Content) && !header.Match(old) {
 			theirs = append(theirs, Shown(dir, f.Path))
 			continue
 		}
@@ -244,6 +249,11 @@ func stage(set *changes.Set, outputs []Output, dir string) (theirs []string, err
 		}
 	}
 	return theirs, nil
+}
+
+// commented says whether a generated file of this kind carries the header: JSON, for one, cannot.
+func commented(name string) bool {
+	return slices.Contains([]string{".go", ".proto"}, filepath.Ext(name))
 }
 
 func edited(names []string) error {

@@ -45,9 +45,6 @@ func readModules(root string) ([]protoModule, error) {
 	var out []protoModule
 	for _, m := range file.Modules {
 		dir := filepath.Join(root, filepath.FromSlash(m.Path))
-		if _, err := os.Stat(dir); err != nil {
-			continue // buf says so; an import that is missing is a mistake of its own
-		}
 		within := func(paths []string) (list []string) {
 			for _, p := range paths {
 				if rel, err := filepath.Rel(dir, filepath.Join(root, filepath.FromSlash(p))); err == nil && filepath.IsLocal(rel) {

@@ -63,6 +63,19 @@ func Find(dir string) (*Project, error) {
 	}
 }
 
+// At is the project whose directory proto is, or will be, in root: at or below a go.mod.
+func At(root string) (*Project, error) {
+	for at := root; ; at = filepath.Dir(at) {
+		if text, err := os.ReadFile(filepath.Join(at, "go.mod")); err == nil {
+			p := &Project{Root: root}
+			return p, p.read(at, text)
+		}
+		if filepath.Dir(at) == at {
+			return nil, &problem.Error{Exit: problem.Usage, What: "no Go module here", At: "looked for go.mod in " + root + " and above", Fix: "go mod init example.com/NAME"}
+		}
+	}
+}
+
 func (p *Project) read(moduleDir string, gomod []byte) (err error) {
 	p.ModuleDir, p.Proto = moduleDir, filepath.Join(p.Root, "proto")
 	name := filepath.Join(moduleDir, "go.mod")
@@ -138,11 +151,14 @@ func (p *Project) load(overlay map[string][]byte) (tree, error) {
 }
 
 func readProtos(m protoModule) (map[string][]byte, error) {
+	protos := map[string][]byte{}
 	dir, err := filepath.EvalSymlinks(m.dir) // WalkDir does not enter a link, not even its root
+	if errors.Is(err, fs.ErrNotExist) {
+		return protos, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	protos := map[string][]byte{}
 	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(name) != ".proto" {
 			return err
