@@ -1,11 +1,15 @@
-// Package dev is the command newsvc dev: it starts an etcd in this process and the services found below a directory as
-// child processes, keeps them running, tells where everything listens, and drains them all at Ctrl-C. What is running
-// is written to .newsvc/dev.json, which other tools read.
+// Package dev is the command newsvc dev: it starts an etcd in this process, or joins that of another newsvc dev, and the
+// services found below a directory as child processes. It keeps them running, replaces them when what they are made of is
+// saved, tells where everything listens, and drains them all at Ctrl-C.
+//
+// A session has a unit for each service, a unit has a slot for each instance, and a slot is filled by one process after the
+// other. The watcher makes reloads due, and units carry them out. What runs is in the record, see package devrecord.
 package dev
 
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +35,7 @@ type options struct {
 	replicas map[string]string
 	services []string
 	root     string
+	noWatch  bool
 }
 
 // Command returns newsvc dev.
@@ -45,7 +50,23 @@ its own directory, as many times as its dev.replicas says. A service that dies i
 started again, after 0.5s at first and 10s at the most. Ctrl-C lets all of them
 finish their calls and leave the registry; a second Ctrl-C does not wait.
 
-What runs, and where it listens, is in .newsvc/dev.json.`,
+When a source file or a .proto is saved, the services made of it are built anew.
+The new process is started beside the old one, which finishes its calls once the
+new one serves and is registered; public HTTP ports are open all the while. A
+build that fails, and a program that exits at its start, leave the old one alone.
+Configuration files are followed by the services themselves; they are restarted
+for the keys that take it.
+
+A second newsvc dev of the same user, in another directory, joins the etcd of the
+first, so their services find each other.
+
+newsvc.yaml can say, below "dev:",
+  replicas: 3                  how many instances
+  exclusive: true              stop the old process before the new one starts
+  run: ["docker run ..."]      commands that the service needs: started before it,
+                               stopped after it
+
+What runs, and where it listens, is in .newsvc/dev.json once everything serves.`,
 		Example: `  newsvc dev
   newsvc dev user-service --replicas user-service=3
   newsvc dev --etcd 10.0.0.5:2379`,
@@ -59,9 +80,10 @@ What runs, and where it listens, is in .newsvc/dev.json.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.etcd, "etcd", nil, "join this etcd (host:port, repeatable or comma-separated) instead of starting one")
+	f.StringSliceVar(&o.etcd, "etcd", nil, "join this etcd (host:port, repeatable or comma-separated) instead of starting one; \"embedded\" starts one even if another newsvc dev has one")
 	f.StringVar(&o.prefix, "prefix", discovery.DefaultPrefix, "etcd prefix below which the services find each other")
 	f.StringToStringVar(&o.replicas, "replicas", nil, "how many instances, for example user-service=3 (repeatable)")
+	f.BoolVar(&o.noWatch, "no-watch", false, "do not reload what is saved")
 	return cmd
 }
 
@@ -121,10 +143,22 @@ func (o *options) check() error {
 	if err := discovery.CheckPrefix(o.prefix); err != nil {
 		return &problem.Error{Exit: problem.Usage, What: "--prefix: " + err.Error(), Err: err}
 	}
-	for _, dir := range []string{"bin", "run"} {
-		if err := os.MkdirAll(filepath.Join(o.root, stateDir, dir), 0o755); err != nil {
-			return &problem.Error{Exit: problem.Environment, What: err.Error(), Err: err}
-		}
+	if o.etcd = slices.DeleteFunc(o.etcd, func(h string) bool { return h == "" }); slices.Contains(o.etcd, embedded) && len(o.etcd) > 1 {
+		return &problem.Error{Exit: problem.Usage, What: "--etcd " + embedded + " means none of the others: " + strings.Join(o.etcd, ","), Fix: "newsvc dev --etcd " + embedded}
+	}
+	return o.scratch()
+}
+
+// scratch makes the directory for what newsvc dev writes, which is nothing for a repository.
+func (o *options) scratch() error {
+	state := filepath.Join(o.root, stateDir)
+	err := os.MkdirAll(state, 0o755)
+	ignore := filepath.Join(state, ".gitignore")
+	if _, statErr := os.Stat(ignore); err == nil && errors.Is(statErr, fs.ErrNotExist) {
+		err = os.WriteFile(ignore, []byte("*\n"), 0o644)
+	}
+	if err != nil {
+		return &problem.Error{Exit: problem.Environment, What: err.Error(), Err: err}
 	}
 	return nil
 }
@@ -139,14 +173,14 @@ func (o *options) lock() (unlock func() error, err error) {
 		pid := strings.TrimSpace(string(holder))
 		return nil, &problem.Error{
 			Exit: problem.Environment, What: fmt.Sprintf("newsvc dev runs here already (pid %s)", pid),
-			At: RecordPath(o.root), Fix: "kill -INT " + pid,
+			At: o.root, Fix: "kill -INT " + pid,
 		}
 	}
 	if err == nil {
 		if err = f.Truncate(0); err == nil {
 			_, err = fmt.Fprintln(f, os.Getpid())
 		}
-		err = errors.Join(err, emptied(filepath.Join(o.root, stateDir, "run")))
+		err = errors.Join(err, emptied(filepath.Join(o.root, stateDir, "run")), emptied(filepath.Join(o.root, stateDir, "bin")))
 	}
 	if err != nil {
 		return nil, &problem.Error{Exit: problem.Environment, What: err.Error(), At: path, Err: err}

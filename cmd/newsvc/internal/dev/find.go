@@ -19,9 +19,11 @@ const markerFile = "newsvc.yaml"
 
 // service is one service that was found.
 type service struct {
-	name     string
-	dir      string // absolute
-	replicas int
+	name      string
+	dir       string // absolute
+	replicas  int
+	exclusive bool     // no two processes of it at a time
+	run       []string // commands that it needs
 }
 
 // marker is what this command reads of newsvc.yaml; the file has more.
@@ -29,7 +31,9 @@ type marker struct {
 	Kind string `yaml:"kind"`
 	Name string `yaml:"name"`
 	Dev  struct {
-		Replicas *int `yaml:"replicas"`
+		Replicas  *int     `yaml:"replicas"`
+		Exclusive bool     `yaml:"exclusive"`
+		Run       []string `yaml:"run"`
 	} `yaml:"dev"`
 }
 
@@ -95,12 +99,15 @@ func readMarker(path string) (service, bool, error) {
 	if err := discovery.CheckService(m.Name); err != nil {
 		return service{}, false, fmt.Errorf("%s: name: %w", path, err)
 	}
-	s := service{name: m.Name, dir: filepath.Dir(path), replicas: 1}
+	s := service{name: m.Name, dir: filepath.Dir(path), replicas: 1, exclusive: m.Dev.Exclusive, run: m.Dev.Run}
 	if m.Dev.Replicas != nil {
 		s.replicas = *m.Dev.Replicas
 	}
 	if s.replicas < 0 || s.replicas > maxReplicas {
 		return service{}, false, fmt.Errorf("%s: dev.replicas: %d is not between 0 and %d", path, s.replicas, maxReplicas)
+	}
+	if slices.ContainsFunc(s.run, func(line string) bool { return strings.TrimSpace(line) == "" }) {
+		return service{}, false, fmt.Errorf("%s: dev.run: a command is empty; write for example [\"docker run --rm -p 5432:5432 postgres\"]", path)
 	}
 	return s, true, nil
 }

@@ -2,10 +2,7 @@
 
 package dev
 
-import (
-	"errors"
-	"syscall"
-)
+import "syscall"
 
 // drain asks a process to finish its work and end. It may be gone by now, and that is what we want.
 func drain(pid int) { _ = syscall.Kill(pid, syscall.SIGTERM) }
@@ -13,11 +10,5 @@ func drain(pid int) { _ = syscall.Kill(pid, syscall.SIGTERM) }
 // killGroup ends a child with all that it started; often nothing is left of it.
 func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }
 
-// alive reports whether a process with that id exists; one of another user does.
-func alive(pid int) bool {
-	if pid <= 0 {
-		return false
-	}
-	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
-}
+// shell is how a command line of newsvc.yaml is run.
+func shell(line string) (path string, args []string) { return "/bin/sh", []string{"-c", line} }

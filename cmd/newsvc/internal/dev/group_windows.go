@@ -21,14 +21,5 @@ func killGroup(pid int) {
 	}
 }
 
-// alive reports whether a process with that id exists.
-func alive(pid int) bool {
-	if pid <= 0 {
-		return false
-	}
-	p, err := os.FindProcess(pid) // opens it
-	if err != nil {
-		return false
-	}
-	return p.Release() == nil
-}
+// shell is how a command line of newsvc.yaml is run.
+func shell(line string) (path string, args []string) { return "cmd", []string{"/C", line} }

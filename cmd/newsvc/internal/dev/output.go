@@ -13,6 +13,13 @@ type output struct {
 	width int
 }
 
+// widen makes room for a label.
+func (o *output) widen(label string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.width = max(o.width, len(label))
+}
+
 // line prints one line of a child.
 func (o *output) line(label, text string) {
 	o.mu.Lock()

@@ -1,26 +1,46 @@
 package dev
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"os/signal"
+	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"golang.org/x/sync/errgroup"
-
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/devrecord"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
-	"github.com/newsvc/newsvc/framework/devetcd"
 )
 
-// preferredEtcd is where the embedded etcd listens if nobody else does.
-const preferredEtcd = "127.0.0.1:2379"
+// session is one run of newsvc dev.
+type session struct {
+	options  *options
+	out      *output
+	book     *book
+	registry *registry
+	commands []command
+	units    []*unit
+	changes  chan struct{}   // the record is to be written anew
+	force    context.Context // ends when nobody waits any longer
+}
+
+// forcedError is the end by a second signal.
+type forcedError struct{ signal os.Signal }
+
+// Error is empty: who pressed Ctrl-C twice knows.
+func (e *forcedError) Error() string { return "" }
+
+// ExitCode is 128 plus the number of the signal.
+func (e *forcedError) ExitCode() int {
+	if s, ok := e.signal.(syscall.Signal); ok {
+		return 128 + int(s)
+	}
+	return problem.Failed
+}
 
 // run is the whole life of newsvc dev.
 func (o *options) run(ctx context.Context, out *output) (err error) {
@@ -36,178 +56,226 @@ func (o *options) run(ctx context.Context, out *output) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
+	force, release := secondSignal()
+	defer release()
 	out.width = len("newsvc")
 	for _, s := range services {
 		out.width = max(out.width, len(s.name)+2)
 	}
-	endpoints, closeEtcd, err := o.joinEtcd(ctx, out)
-	if err != nil {
-		return err
+	s := &session{options: o, out: out, changes: make(chan struct{}, 1), force: force}
+	s.book = &book{out: out, record: devrecord.New(o.root)}
+	s.registry = &registry{options: o, book: s.book, out: out}
+	err = s.live(ctx, services)
+	if cause := (*forcedError)(nil); errors.As(context.Cause(force), &cause) {
+		return cause
 	}
-	defer func() { err = errors.Join(err, closeEtcd()) }()
-	binaries, err := o.build(ctx, services, out)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // Ctrl-C during the build is a wish, not a failure
+	return err
+}
+
+// secondSignal returns a context that ends with the second SIGINT or SIGTERM. The first one has ended the command's own.
+func secondSignal() (force context.Context, release func()) {
+	force, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	var g sync.WaitGroup
+	g.Go(func() {
+		for n := 0; n < 2; n++ {
+			select {
+			case sig := <-signals:
+				if n == 1 {
+					cancel(&forcedError{sig})
+				}
+			case <-force.Done():
+				return
+			}
 		}
-		return err
+	})
+	return force, func() {
+		signal.Stop(signals)
+		cancel(nil)
+		g.Wait()
 	}
-	children := o.children(services, binaries, endpoints, out)
-	return o.keep(ctx, services, children, endpoints, out)
 }
 
-// joinEtcd starts an etcd, or takes the one that --etcd names.
-func (o *options) joinEtcd(ctx context.Context, out *output) ([]string, func() error, error) {
-	if len(o.etcd) > 0 {
-		out.say("etcd", "joining "+strings.Join(o.etcd, ", "))
-		return o.etcd, func() error { return nil }, nil
+// live opens the etcd, runs everything until ctx ends, and closes it.
+func (s *session) live(ctx context.Context, services []service) (err error) {
+	defer func() { err = errors.Join(err, s.book.remove(), s.registry.close()) }()
+	if err := s.registry.open(ctx); err != nil {
+		return silenced(ctx, err)
 	}
-	dir := filepath.Join(o.root, stateDir, "etcd")
-	cfg := devetcd.Config{Dir: dir, ClientAddr: preferredEtcd, AutoCompaction: time.Hour}
-	note := ""
-	srv, err := devetcd.Start(ctx, cfg)
-	if err != nil && ctx.Err() == nil {
-		note = " (" + preferredEtcd + " is in use)"
-		cfg.ClientAddr = "127.0.0.1:0"
-		srv, err = devetcd.Start(ctx, cfg)
+	life, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer s.stopCommands()
+	for _, service := range services {
+		s.units = append(s.units, s.unit(service))
 	}
-	if err != nil {
-		return nil, nil, &problem.Error{Exit: problem.Environment, What: "the embedded etcd does not start: " + err.Error(), Err: err,
-			Fix: "if its data is damaged: rm -r " + dir}
+	for _, u := range s.units {
+		s.startCommands(ctx, u)
 	}
-	out.say("etcd", fmt.Sprintf("embedded, %s%s", srv.Addr(), note))
-	// What a previous run left under the prefix, because it was killed, is nobody's: this etcd was off until now.
-	clean, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if _, err := srv.Client().Delete(clean, o.prefix+"/", clientv3.WithPrefix()); err != nil {
-		return nil, nil, errors.Join(err, srv.Close())
+	w := s.watcher(life)
+	if err := s.build(life); err != nil {
+		w.close()
+		return silenced(ctx, err)
 	}
-	return srv.Endpoints(), srv.Close, nil
+	var followers sync.WaitGroup
+	followers.Go(func() { end(s.registry.follow(life)) })
+	err = s.keep(life, w)
+	end(nil)
+	followers.Wait()
+	if cause := context.Cause(life); err == nil && ctx.Err() == nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	return err
 }
 
-// build compiles every service into .newsvc/bin.
-func (o *options) build(ctx context.Context, services []service, out *output) (map[string]string, error) {
-	binaries := make(map[string]string, len(services))
-	for _, s := range services {
-		binaries[s.name] = filepath.Join(o.root, stateDir, "bin", s.name)
+// silenced is nil for what Ctrl-C has brought about: a wish, and no failure.
+func silenced(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (s *session) unit(service service) *unit {
+	u := newUnit(service, s.options, s.book.now().Etcd.Endpoints, s.out, s.force)
+	u.peers = func() []*unit { return s.units }
+	return u
+}
+
+// command is one that services need.
+type command struct {
+	slot *slot
+	end  context.CancelFunc
+	done chan struct{}
+}
+
+// startCommands starts what a service needs. They outlive ctx, and end with stopCommands.
+func (s *session) startCommands(ctx context.Context, u *unit) {
+	for _, line := range u.run {
+		label := u.name + "/" + strings.Fields(line)[0]
+		s.out.widen(label)
+		s.out.say(label, fmt.Sprintf("starting, as dev.run says: %s", line))
+		path, args := shell(line)
+		mine, end := context.WithCancel(context.WithoutCancel(ctx))
+		c := command{
+			slot: newSlot(program{label: label, dir: u.dir, path: path, args: args, env: os.Environ()}, s.out, s.force, func() {}),
+			end:  end, done: make(chan struct{}),
+		}
+		s.commands = append(s.commands, c)
+		go func() { defer close(c.done); c.slot.keep(mine) }()
+	}
+}
+
+// stopCommands stops them, the last one first.
+func (s *session) stopCommands() {
+	for _, c := range slices.Backward(s.commands) {
+		c.end()
+		<-c.done
+	}
+}
+
+// watcher sees what the services are made of before they are built, so that what is saved during the build is noticed.
+func (s *session) watcher(ctx context.Context) *watcher {
+	var g sync.WaitGroup
+	for _, u := range s.units {
+		g.Go(func() { u.look(ctx) })
+	}
+	g.Wait()
+	w := newWatcher(s.units, s.out)
+	if !s.options.noWatch {
+		w.open()
+	}
+	return w
+}
+
+// build compiles every service for the first time.
+func (s *session) build(ctx context.Context) error {
+	for _, u := range s.units {
 		began := time.Now()
-		out.say(s.name, "building (the first build takes minutes, later ones seconds)")
-		var text bytes.Buffer
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", binaries[s.name], ".")
-		cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, &text, &text
-		if err := cmd.Run(); err != nil {
-			if errors.Is(err, exec.ErrNotFound) {
-				return nil, &problem.Error{Exit: problem.Environment, What: "the go command is not in PATH", Fix: "install Go from https://go.dev/dl/", Err: err}
-			}
-			return nil, &problem.Error{Exit: problem.Failed, What: fmt.Sprintf("%s does not build", s.name), At: strings.TrimSpace(text.String()), Err: err}
+		s.out.say(u.name, "building (the first build takes minutes, later ones seconds)")
+		binary, err := u.build(ctx)
+		if err != nil {
+			return err
 		}
-		out.say(s.name, "built in "+time.Since(began).Round(100*time.Millisecond).String())
-	}
-	return binaries, nil
-}
-
-func (o *options) children(services []service, binaries map[string]string, etcd []string, out *output) []*child {
-	var all []*child
-	for _, s := range services {
-		for i := range s.replicas {
-			label := s.name
-			if s.replicas > 1 {
-				label = fmt.Sprintf("%s.%d", s.name, i+1)
-			}
-			out.width = max(out.width, len(label))
-			// Not the file of an earlier run, which a process left over from there would remove when it ends.
-			ready := filepath.Join(o.root, stateDir, "run", fmt.Sprintf("%s.%d.%d.json", s.name, i+1, os.Getpid()))
-			all = append(all, &child{
-				service: s, label: label, binary: binaries[s.name], ready: ready, out: out,
-				env: append(environment(s, etcd, o.prefix), "NEWSVC_READY_FILE="+ready),
-			})
+		s.out.say(u.name, "built in "+short(time.Since(began)))
+		u.fill(ctx, binary, s.changed)
+		for _, slot := range u.slots {
+			s.out.widen(slot.label)
+		}
+		if u.exclusive {
+			s.out.say(u.name, "is stopped before it is started anew, as dev.exclusive says")
 		}
 	}
-	return all
+	return nil
 }
 
-// keep runs all children and keeps the record, until ctx ends and the last child is gone.
-func (o *options) keep(ctx context.Context, services []service, children []*child, etcd []string, out *output) error {
-	change := make(chan struct{}, 1)
-	change <- struct{}{} // perhaps there is nothing to wait for
+// changed has the record written anew.
+func (s *session) changed() {
+	select {
+	case s.changes <- struct{}{}:
+	default: // a look is due already
+	}
+}
+
+// keep runs everything until ctx ends and the last process is gone.
+func (s *session) keep(ctx context.Context, w *watcher) error {
+	s.changed() // perhaps there is nothing to wait for
 	life, end := context.WithCancel(ctx)
 	defer end()
-	var g errgroup.Group
-	for _, c := range children {
-		c.changed = func() {
-			select {
-			case change <- struct{}{}:
-			default: // a look is due already
-			}
+	var g sync.WaitGroup
+	for _, u := range s.units {
+		for _, slot := range u.slots {
+			g.Go(func() { slot.keep(life) })
 		}
-		g.Go(func() error { return c.keep(life) })
+		g.Go(func() { u.follow(life) })
+		defer u.closeSockets()
 	}
-	record := Record{Version: 1, PID: os.Getpid(), Root: o.root, Etcd: RecordEtcd{Endpoints: etcd, Prefix: o.prefix}}
-	err := o.follow(ctx, record, services, children, change, out)
-	if rerr := os.Remove(RecordPath(o.root)); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
-		err = errors.Join(err, rerr)
+	if s.options.noWatch {
+		w.close()
+	} else {
+		g.Go(func() { w.run(life) })
 	}
+	err := s.follow(ctx)
+	err = errors.Join(err, s.book.remove()) // without a record nobody finds them
 	if ctx.Err() != nil {
-		out.say("newsvc", "stopping: calls may finish; Ctrl-C again does not wait")
+		s.out.say("newsvc", "stopping: calls may finish; Ctrl-C again does not wait")
 	}
-	end() // without a record nobody finds them
-	return errors.Join(err, g.Wait())
+	end()
+	g.Wait()
+	return errors.Join(err, s.lost())
 }
 
-// follow writes the record once everything serves, or has finished, and after each change from then on.
-func (o *options) follow(ctx context.Context, record Record, services []service, children []*child, change <-chan struct{}, out *output) error {
-	complete := false
+// follow keeps the record until ctx ends.
+func (s *session) follow(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-change:
+		case <-s.changes:
 		}
-		due := len(children)
-		record.Services = make(map[string]RecordService, len(services))
-		for _, s := range services {
-			record.Services[s.name] = RecordService{Instances: []RecordInstance{}}
-		}
-		for _, c := range children {
-			if inst, ok := c.instance(); ok {
-				due--
-				s := record.Services[c.service.name]
-				s.Instances = append(s.Instances, inst)
-				record.Services[c.service.name] = s
-			} else if c.finished.Load() {
-				due--
-			}
-		}
-		if due > 0 && !complete {
-			continue
-		}
-		if err := record.write(); err != nil {
+		complete, err := s.book.follow(s.units)
+		if err != nil {
 			return err
 		}
-		if !complete {
-			complete = true
-			announce(record, services, out)
+		if complete {
+			announce(s.units, s.out)
 		}
 	}
 }
 
-// announce tells where everything listens.
-func announce(r Record, services []service, out *output) {
-	for _, s := range services {
-		var where []string
-		for _, i := range r.Services[s.name].Instances {
-			switch {
-			case i.HTTP != "":
-				where = append(where, "http://"+i.HTTP)
-			case i.GRPC != "":
-				where = append(where, i.GRPC)
-			default:
-				where = append(where, fmt.Sprintf("pid %d", i.PID))
+// lost is the error that tells what could not finish.
+func (s *session) lost() error {
+	var labels []string
+	for _, u := range s.units {
+		for _, slot := range u.slots {
+			if slot.lost.Load() {
+				labels = append(labels, slot.label)
 			}
 		}
-		if len(where) > 0 {
-			out.say(s.name, "serving at "+strings.Join(where, ", "))
-		}
 	}
-	out.say("newsvc", "everything serves; Ctrl-C stops it")
+	if len(labels) == 0 {
+		return nil
+	}
+	slices.Sort(labels)
+	return &problem.Error{What: "not all work could be finished: " + strings.Join(labels, ", "), At: "their last lines say what was cut"}
 }

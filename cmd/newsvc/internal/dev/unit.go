@@ -1,0 +1,221 @@
+package dev
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// unit is one service as newsvc dev runs it: what it is made of, and a slot for each instance.
+type unit struct {
+	service
+	root  string
+	env   []string
+	out   *output
+	force context.Context
+	slots []*slot
+	peers func() []*unit // all services, this one included
+
+	dirty chan struct{}  // a reload is due
+	tails sync.WaitGroup // what is still to be told of past reloads
+	// builds, starts, current and sockets belong to whoever reloads, which is one at a time.
+	builds, starts int
+	current        string // the binary that runs
+	currentSum     [sha256.Size]byte
+	sockets        []socket
+
+	mu      sync.Mutex
+	reasons []string // why a reload is due
+	restart bool     // even if the binary is the same
+	src     sources
+	set     settings
+}
+
+// socket is a listening socket that is passed from each process of a slot to the next one.
+type socket struct {
+	file       *os.File
+	configured string
+}
+
+const windows = "windows"
+
+var exe = map[string]string{windows: ".exe"}[runtime.GOOS] //nolint:gochecknoglobals // never written
+
+func newUnit(s service, o *options, etcd []string, out *output, force context.Context) *unit {
+	return &unit{
+		service: s, root: o.root, env: environment(s, etcd, o.prefix), out: out, force: force,
+		dirty: make(chan struct{}, 1), sockets: make([]socket, s.replicas),
+		src: sources{dirs: map[string]bool{}, files: map[string]bool{}},
+	}
+}
+
+// fill makes the slots for the first binary.
+func (u *unit) fill(ctx context.Context, binary string, changed func()) {
+	u.adopt(ctx, binary)
+	for i := range u.replicas {
+		s := newSlot(u.program(ctx, i, binary), u.out, u.force, changed)
+		s.exclusive = u.exclusive
+		u.slots = append(u.slots, s)
+	}
+}
+
+// adopt makes binary the one that runs, or is about to.
+func (u *unit) adopt(ctx context.Context, binary string) {
+	u.current = binary
+	u.currentSum, _ = sum(binary) // without a sum it differs from the next one
+	if s, ok := u.ask(ctx, binary); ok {
+		u.mu.Lock()
+		u.set = s
+		u.mu.Unlock()
+	}
+}
+
+// program is what a slot is to run.
+func (u *unit) program(ctx context.Context, i int, binary string) program {
+	u.starts++
+	label := u.name
+	if u.replicas > 1 {
+		label = fmt.Sprintf("%s.%d", u.name, i+1)
+	}
+	// A name that no other process has, not even one that is left over from an earlier run.
+	ready := filepath.Join(u.root, stateDir, "run", fmt.Sprintf("%s.%d.%d.json", u.name, os.Getpid(), u.starts))
+	return program{
+		label: label, dir: u.dir, path: binary, ready: ready, socket: u.socket(ctx, i),
+		env: append(slices.Clone(u.env), "NEWSVC_READY_FILE="+ready),
+	}
+}
+
+// socket is the one that the process in slot i inherits; nil when it does not serve HTTP, or has to open one by itself.
+func (u *unit) socket(ctx context.Context, i int) *os.File {
+	want := u.settings().http
+	have := &u.sockets[i]
+	if want == "" || want == have.configured {
+		return have.file
+	}
+	host, port, err := net.SplitHostPort(want)
+	if err != nil {
+		return nil // the service says it better
+	}
+	if host == "" {
+		host = "127.0.0.1" // nobody else is to reach a developer's machine
+	}
+	if i > 0 {
+		port = "0"
+	}
+	f, where, err := listen(ctx, net.JoinHostPort(host, port))
+	if err != nil {
+		return nil
+	}
+	if _, got, err := net.SplitHostPort(where); err == nil && got != port && port != "0" {
+		u.out.say(u.name, fmt.Sprintf("port %s is in use, so HTTP is at http://%s", port, where))
+	}
+	if have.file != nil {
+		_ = have.file.Close() // its processes have copies
+	}
+	*have = socket{file: f, configured: want}
+	return f
+}
+
+// closeSockets lets go of the ports.
+func (u *unit) closeSockets() {
+	for _, s := range u.sockets {
+		if s.file != nil {
+			_ = s.file.Close()
+		}
+	}
+}
+
+func (u *unit) settings() settings {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.set
+}
+
+// made is what the service is made of.
+func (u *unit) made() sources {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.src
+}
+
+// look finds out what the service is made of; when that can't be told, what was known counts.
+func (u *unit) look(ctx context.Context) {
+	s, err := u.list(ctx)
+	if err != nil || len(s.dirs) == 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.src = s
+}
+
+// owns reports whether the service is made of this file.
+func (u *unit) owns(path string) bool {
+	src := u.made()
+	return src.files[path] || goSource(path) && src.dirs[filepath.Dir(path)]
+}
+
+// goSource reports whether a file is Go that is built into programs.
+func goSource(path string) bool {
+	name := filepath.Base(path)
+	return strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") && !strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "_")
+}
+
+// due asks for a reload.
+func (u *unit) due(reason string, restart bool) {
+	u.mu.Lock()
+	if !slices.Contains(u.reasons, reason) {
+		u.reasons = append(u.reasons, reason)
+	}
+	u.restart = u.restart || restart
+	u.mu.Unlock()
+	select {
+	case u.dirty <- struct{}{}:
+	default: // it is due already
+	}
+}
+
+// reason says why a reload is due; what was said before is forgotten when that is done.
+func (u *unit) reason() (text string, restart bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	text = strings.Join(u.reasons, ", ")
+	if n := len(u.reasons); n > 3 {
+		text = fmt.Sprintf("%s and %d more", strings.Join(u.reasons[:3], ", "), n-3)
+	}
+	return text, u.restart
+}
+
+func (u *unit) settled() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reasons, u.restart = nil, false
+}
+
+// environment is what a process finds: ours, what newsvc dev says, and settings unless the user made them already.
+func environment(s service, etcd []string, prefix string) []string {
+	env := append(os.Environ(), "NEWSVC_DEV=1")
+	scope := strings.ToUpper(strings.ReplaceAll(s.name, "-", "_")) + "__"
+	settings := [][2]string{
+		{scope + "SERVER__LISTEN", "127.0.0.1:0"},
+		{scope + "ADMIN__LISTEN", "127.0.0.1:0"},
+		{scope + "ETCD__ENDPOINTS", strings.Join(etcd, ",")},
+		{scope + "DISCOVERY__PREFIX", prefix},
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, "config.dev.yaml")); err == nil {
+		settings = append(settings, [2]string{"NEWSVC_ENV", "dev"})
+	}
+	for _, kv := range settings {
+		if _, set := os.LookupEnv(kv[0]); !set {
+			env = append(env, kv[0]+"="+kv[1])
+		}
+	}
+	return env
+}
