@@ -159,7 +159,13 @@ func (d *dev) output() string {
 // startDev runs newsvc dev in dir beside an etcd and returns when the record names an instance of the service.
 func (s *shell) startDev(dir, service string, args ...string) *dev {
 	s.t.Helper()
-	d := &dev{cmd: s.command(dir, "newsvc", append([]string{"dev"}, args...)...), done: make(chan struct{})}
+	return s.startDevBy(dir, dir, service, "newsvc", append([]string{"dev"}, args...)...)
+}
+
+// startDevBy runs newsvc dev by another command, for the project in root.
+func (s *shell) startDevBy(dir, root, service, name string, args ...string) *dev {
+	s.t.Helper()
+	d := &dev{cmd: s.command(dir, name, args...), done: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = d, d
 	d.cmd.Cancel = func() error { return d.cmd.Process.Signal(os.Interrupt) }
 	d.cmd.WaitDelay = time.Minute
@@ -175,20 +181,31 @@ func (s *shell) startDev(dir, service string, args ...string) *dev {
 			<-d.done
 		}
 	})
-	ctx, cancel := context.WithTimeout(s.t.Context(), 8*time.Minute)
+	d.await(s.t, "newsvc dev to serve "+service, func() bool { return instances(filepath.Join(root, ".newsvc", "dev.json"), service) > 0 })
+	return d
+}
+
+// waitFor returns when the process has printed text.
+func (d *dev) waitFor(t *testing.T, text string) {
+	t.Helper()
+	d.await(t, "a line with "+text, func() bool { return strings.Contains(d.output(), text) })
+}
+
+func (d *dev) await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for instances(filepath.Join(dir, ".newsvc", "dev.json"), service) == 0 {
+	for !done() {
 		select {
 		case <-d.done:
-			s.t.Fatalf("newsvc dev ended: %v\n%s", d.err, d.output())
+			t.Fatalf("waiting for %s: newsvc dev ended: %v\n%s", what, d.err, d.output())
 		case <-ctx.Done():
-			s.t.Fatalf("newsvc dev does not serve %s:\n%s", service, d.output())
+			t.Fatalf("waited in vain for %s:\n%s", what, d.output())
 		case <-tick.C:
 		}
 	}
-	return d
 }
 
 // instances reads how many instances of a service the record of newsvc dev names.

@@ -130,18 +130,26 @@ func (o Options) about(p place, spec Spec) {
 		o.say("framework", "this repository; the service becomes one of its examples, without a go.mod of its own")
 	case spec.InWorkspace:
 		o.say("module", "%s, the workspace in %s", spec.Module, o.shown(p.Root))
-		o.say("framework", "%s", spec.Framework)
+		o.say("framework", "%s", spec.refers())
 	default:
 		hint := ""
 		if o.Module == "" {
 			hint = "        (set with --module)"
 		}
 		o.say("module", "%s%s", spec.Module, hint)
-		o.say("framework", "%s", spec.Framework)
+		o.say("framework", "%s", spec.refers())
 	}
 	if p.Kind == workspace.Module {
 		o.say("note", "%s becomes a module of its own inside module %s; to make that a workspace of services: newsvc init .", p.Shown, p.Module)
 	}
+}
+
+// refers is how go.mod refers to the framework.
+func (s Spec) refers() string {
+	if s.Replace != "" {
+		return buildinfo.Module + " => " + s.Replace
+	}
+	return s.Framework.String()
 }
 
 func (o Options) shown(dir string) string {
