@@ -1,11 +1,14 @@
 package scaffold_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
@@ -137,6 +140,70 @@ func TestVersionThatCannotBeDownloaded(t *testing.T) {
 		t.Errorf("Create = %v, want exit 3 and what the go command said", err)
 	}
 	only(t, cwd)
+}
+
+// TestALongBuildSaysThatItIsAtWork has a go command that works until create has said so.
+func TestALongBuildSaysThatItIsAtWork(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the go command of this test is a shell script")
+	}
+	bin, cwd := t.TempDir(), realTemp(t)
+	said := filepath.Join(bin, "said")
+	script := "#!/bin/sh\nwhile [ ! -e '" + said + "' ]; do sleep 0.1; done\n"
+	if err := os.WriteFile(filepath.Join(bin, "go"), []byte(script), 0o755); err != nil { //nolint:gosec // it has to be executable
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	progress := writerFunc(func(p []byte) {
+		if strings.HasPrefix(string(p), "  wait      go build ./... is at work") {
+			if err := os.WriteFile(said, nil, 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := scaffold.Create(ctx, scaffold.Options{Name: "web", Cwd: cwd, Progress: progress}); err != nil {
+		t.Errorf("Create = %v", err)
+	}
+}
+
+type writerFunc func(p []byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
+
+// TestSumsOfAWorkspaceAreInOrder completes the go.sum of a repository that has lines of its own.
+func TestSumsOfAWorkspaceAreInOrder(t *testing.T) {
+	t.Parallel()
+	cwd := realTemp(t)
+	const own = "example.com/dep v1.10.0 h1:b=\nexample.com/dep v1.10.0/go.mod h1:b=\nexample.com/dep v1.9.0 h1:a=\n"
+	for name, text := range map[string]string{
+		"go.mod": "module example.com/repo\n\ngo 1.22\n", "go.sum": own, "newsvc.yaml": "kind: workspace\n",
+	} {
+		if err := os.WriteFile(filepath.Join(cwd, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	res, err := scaffold.Create(t.Context(), scaffold.Options{Name: "web", Cwd: cwd, NoVerify: true})
+	if err != nil || strings.Join(res.Updated, " ") != "go.mod go.sum" {
+		t.Fatalf("Create = %+v, %v; want go.mod and go.sum to be updated", res, err)
+	}
+	text, err := os.ReadFile(filepath.Join(cwd, "go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "example.com/dep v1.9.0 h1:a=\nexample.com/dep v1.10.0 h1:b=\nexample.com/dep v1.10.0/go.mod h1:b=\n"
+	if !strings.Contains(string(text), want) || strings.Count(string(text), "\n") < 100 {
+		t.Errorf("go.sum does not have its lines in the go command's order:\n%.300s", text)
+	}
+	// A second service finds all of it there.
+	res, err = scaffold.Create(t.Context(), scaffold.Options{Name: "api", Cwd: cwd, NoVerify: true})
+	if err != nil || len(res.Updated) != 0 {
+		t.Errorf("the second Create = %q, %v; want nothing to be updated", res.Updated, err)
+	}
 }
 
 func only(t *testing.T, dir string, want ...string) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
@@ -162,28 +163,42 @@ func (s Spec) completeMod(text []byte) ([]byte, error) {
 	return mod.Format()
 }
 
-// completeSum adds missing lines.
+// completeSum adds missing lines, where the go command would have them.
 func (s Spec) completeSum(text []byte) ([]byte, error) {
 	_, sum, err := s.view()
 	if err != nil {
 		return nil, err
 	}
-	lines := slices.Collect(strings.Lines(string(text)))
-	has := map[string]bool{}
-	for _, l := range lines {
-		has[l] = true
-	}
+	lines := map[module.Version][]string{}
+	var order []module.Version
 	added := false
-	for l := range strings.Lines(string(sum)) {
-		if !has[l] {
-			lines, added = append(lines, l), true
+	for i, list := range [][]byte{text, sum} {
+		for l := range strings.Lines(string(list)) {
+			f := strings.Fields(l)
+			if len(f) != 3 {
+				continue // the go command passes over it too
+			}
+			m := module.Version{Path: f[0], Version: f[1]}
+			l = strings.Join(f, " ") + "\n"
+			if slices.Contains(lines[m], l) {
+				continue
+			}
+			if lines[m] == nil {
+				order = append(order, m)
+			}
+			lines[m] = append(lines[m], l)
+			added = added || i == 1
 		}
 	}
 	if !added {
 		return text, nil
 	}
-	slices.Sort(lines)
-	return []byte(strings.Join(lines, "")), nil
+	module.Sort(order)
+	var b strings.Builder
+	for _, m := range order {
+		b.WriteString(strings.Join(lines[m], ""))
+	}
+	return []byte(b.String()), nil
 }
 
 // completeBuf names the Go package of an API for which buf would choose another name than newsvc: one with underscores.

@@ -48,6 +48,9 @@ func kinds(t *testing.T) map[string]scaffold.Spec {
 			Kind: scaffold.Gateway, Name: parse(t, "web"), Module: "example.com/acme", Framework: scaffold.Framework{Version: "v0.4.0"}, InWorkspace: true, CLI: "v0.4.0",
 			Sums: []string{"github.com/newsvc/newsvc v0.4.0 h1:zip=", "github.com/newsvc/newsvc v0.4.0/go.mod h1:mod="},
 		},
+		"gateway-example": {
+			Kind: scaffold.Gateway, Name: parse(t, "web"), Module: "github.com/newsvc/newsvc", Framework: scaffold.Framework{Dir: "/src/newsvc"}, InRepo: true, CLI: "(devel)",
+		},
 		"workspace": {Module: "example.com/acme", Framework: scaffold.Framework{Dir: "/src/newsvc"}, Replace: "../newsvc", CLI: "(devel)"},
 	}
 }
@@ -165,13 +168,14 @@ func TestFileLists(t *testing.T) {
 		count int
 		want  []string
 	}{
-		"checkout":       {29, alone},
-		"release":        {29, alone},
-		"example":        {20, slices.Concat(service, api)},
-		"member":         {20, slices.Concat(below("services/blogger-user/", service), api)},
-		"gateway":        {26, slices.Concat(gateway, once, []string{"go.sum"})},
-		"gateway-member": {17, below("services/web/", gateway)},
-		"workspace":      {15, slices.Concat(once, record, []string{".gitignore", "README.md", "go.sum", "newsvc.yaml"})},
+		"checkout":        {29, alone},
+		"release":         {29, alone},
+		"example":         {20, slices.Concat(service, api)},
+		"member":          {20, slices.Concat(below("services/blogger-user/", service), api)},
+		"gateway":         {26, slices.Concat(gateway, once, []string{"go.sum"})},
+		"gateway-member":  {17, below("services/web/", gateway)},
+		"gateway-example": {17, gateway},
+		"workspace":       {15, slices.Concat(once, record, []string{".gitignore", "README.md", "go.sum", "newsvc.yaml"})},
 	} {
 		slices.Sort(tc.want)
 		var got []string
@@ -182,8 +186,8 @@ func TestFileLists(t *testing.T) {
 			t.Errorf("%s has %d files, want %d (-want +got):\n%s", kind, len(got), tc.count, diff)
 		}
 	}
-	if n := len(kinds(t)); n != 7 {
-		t.Errorf("%d kinds of projects, and 7 lists", n)
+	if n := len(kinds(t)); n != 8 {
+		t.Errorf("%d kinds of projects, and 8 lists", n)
 	}
 }
 

@@ -140,7 +140,7 @@ func (o Options) about(p place, spec Spec) {
 		o.say("framework", "%s", spec.refers())
 	}
 	if p.Kind == workspace.Module {
-		o.say("note", "%s becomes a module of its own inside module %s; to make that a workspace of services: newsvc init .", p.Shown, p.Module)
+		o.say("note", "%s becomes a module of its own inside module %s; to make that a workspace of services: newsvc init %s", p.Shown, p.Module, o.shown(p.Root))
 	}
 }
 
