@@ -111,7 +111,9 @@ func TestEveryName(t *testing.T) {
 	if _, err := s.try(dir, "newsvc", "create", "user"); !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(err.Error(), "would both own the proto package user.v1") {
 		t.Errorf("create user beside user-service: %v, want exit code 4", err)
 	}
+	s.run(dir, "newsvc", "create", "edge", "--kind", "gateway", "--no-verify")
 	s.run(dir, "go", "vet", "./...")
+	s.run(dir, "golangci-lint", "run", "./...")
 	if out := s.run(dir, "gofmt", "-l", "."); out != "" {
 		t.Errorf("gofmt would change %s", out)
 	}
