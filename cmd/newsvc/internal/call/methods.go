@@ -72,7 +72,7 @@ func reflectBy(ctx context.Context, conn grpc.ClientConnInterface, method string
 		if strings.HasPrefix(s.GetName(), "grpc.reflection.") {
 			continue
 		}
-		if !strings.HasPrefix(s.GetName(), "grpc.") {
+		if !common(s.GetName()) {
 			m.Services = append(m.Services, protoreflect.FullName(s.GetName()))
 		}
 		if err := r.fetch(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: s.GetName()}}); err != nil {
@@ -86,6 +86,11 @@ func reflectBy(ctx context.Context, conn grpc.ClientConnInterface, method string
 	}
 	m.files, err = protodesc.FileOptions{AllowUnresolvable: true}.NewFiles(set)
 	return m, err
+}
+
+// common reports whether a service is one of those that many servers offer beside their own.
+func common(service string) bool {
+	return slices.ContainsFunc([]string{"grpc.health.", "grpc.channelz.", "grpc.admin.", "grpc.reflection."}, func(p string) bool { return strings.HasPrefix(service, p) })
 }
 
 // reflection is one conversation.
@@ -206,7 +211,7 @@ func (m *Methods) all(named bool) []protoreflect.MethodDescriptor {
 	m.files.RangeFiles(func(f protoreflect.FileDescriptor) bool {
 		for n := range f.Services().Len() {
 			s := f.Services().Get(n)
-			if !slices.Contains(m.Services, s.FullName()) && !(named && strings.HasPrefix(string(s.FullName()), "grpc.")) {
+			if !slices.Contains(m.Services, s.FullName()) && !(named && common(string(s.FullName()))) {
 				continue
 			}
 			for k := range s.Methods().Len() {
