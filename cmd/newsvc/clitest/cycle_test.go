@@ -42,9 +42,9 @@ func TestFullCycle(t *testing.T) {
 			return top, filepath.Join(top, "pay-windows")
 		}},
 		{"odd path", "blogger-user", func(t *testing.T, _ *shell, top string) (string, string) {
-			real := mkdir(t, filepath.Join(top, "Größe und Maß", "проект"))
+			target := mkdir(t, filepath.Join(top, "Größe und Maß", "проект"))
 			link := filepath.Join(top, "ein Weg")
-			if err := os.Symlink(real, link); err != nil {
+			if err := os.Symlink(target, link); err != nil {
 				t.Fatal(err)
 			}
 			return link, filepath.Join(link, "blogger-user")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/changes"
@@ -31,14 +32,7 @@ func RenderWorkspace(s Spec) ([]File, error) {
 	}
 	v.Import, v.Home = s.Module, ""
 	files, err := renderLayers([]layer{
-		{templates.FS, "service", func(p string) bool {
-			for _, name := range fromService() {
-				if p == name {
-					return false
-				}
-			}
-			return true
-		}},
+		{templates.FS, "service", func(p string) bool { return !slices.Contains(fromService(), p) }},
 		{templates.FS, "workspace", func(string) bool { return false }},
 	}, v)
 	if err != nil {
