@@ -56,6 +56,11 @@ func build() (err error) {
 //	count N DIR              there are N files in DIR and below
 //	checkout DIR             makes DIR look like a checkout of the framework, which can be written to
 //	release DIR VERSION      makes DIR a module proxy that has one release of the framework (its go.mod only)
+//	registry                 starts an etcd, which listens at $ETCD
+//	serve NAME [JSON]        starts a service there, which listens at $ADDR; JSON is a calltest.Service
+//	put KEY VALUE            writes to that etcd
+//	reads CODE CMD ARGS...   the command has to end with this exit code, and leave that etcd as it is
+//	leaves NAME FILE         stops a service under the eyes of newsvc ls -w, whose lines go to FILE
 //	remedy CHECK [ARGS...]   doctor has a finding of this check; its remedy is pasted into a shell, and ends it
 //	listen KEY               something listens on loopback until the script ends; the variable KEY holds its address
 func TestScripts(t *testing.T) {
@@ -83,6 +88,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Setenv("GOPROXY", "off") // a new project needs no network
 			env.Setenv("GOTOOLCHAIN", "local")
+			env.Values[worldKey{}] = &world{}
 			env.Setenv("REPO", root)
 			env.Setenv("BIN", bin)
 			env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
@@ -94,6 +100,11 @@ func TestScripts(t *testing.T) {
 			"count":     count,
 			"checkout":  checkout,
 			"release":   release,
+			"registry":  registry,
+			"serve":     serve,
+			"put":       put,
+			"reads":     reads,
+			"leaves":    leaves,
 			"remedy":    remedy,
 			"listen":    listen,
 		},
