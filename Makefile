@@ -46,16 +46,22 @@ build: ## compile everything
 .PHONY: test
 test: ## all tests in budget: framework with the race detector, the rest as it ships
 	$(if $(RACE),,@echo "no C compiler: the race detector is off")
-	@status=0; set -x; \
+	@began=$$(date +%s); status=0; set -x; \
 	go test $(RACE) -timeout 20m ./framework/... || status=1; \
 	go test -timeout 20m $$(go list ./... | grep -v '^github.com/newsvc/newsvc/framework\(/\|$$\)') || status=1; \
-	exit $$status
+	{ set +x; } 2>/dev/null; echo "make test: $$(( $$(date +%s) - began )) s of 720 s"; exit $$status
 
 .PHONY: test-cli
 test-cli: ## newsvc on whole projects: create, race test, lint, run, call by name, stop; budget 20 minutes on 2 cores
 	@began=$$(date +%s); status=0; \
 	NEWSVC_TEST_CLI=1 go test ./cmd/newsvc/clitest -count 1 -v -timeout 60m || status=1; \
 	echo "make test-cli: $$(( $$(date +%s) - began )) s of 1200 s"; exit $$status
+
+.PHONY: test-deploy
+test-deploy: ## the deployment files of created projects: read by Kubernetes' and BuildKit's parsers, and all that they run is run
+	@began=$$(date +%s); status=0; \
+	cd tools/deploy && go vet ./... && go test -count 1 -timeout 30m ./... || status=1; \
+	echo "make test-deploy: $$(( $$(date +%s) - began )) s of 480 s"; exit $$status
 
 .PHONY: soak
 soak: ## what takes long: random faults (SOAK_MINUTES, SOAK_SEED), rolling restarts, 50,000 instances, faults in full size, races
@@ -81,6 +87,10 @@ bench: ## compare with peers, printed as tables
 	cd bench && go run ./scale -n 1000,10000 -rounds 3
 	cd bench && go run .
 
+.PHONY: bench-cli
+bench-cli: ## what newsvc itself takes: create, generate, --help, and from a save to the new version serving
+	cd bench && go run ./cli
+
 .PHONY: faults
 faults: ## put newsvc and others under the faults of etcd, networks and processes, and write docs/faults.md
 	cd bench && go run ./faults -out ../docs/faults.md
@@ -93,6 +103,7 @@ vet: ## go vet
 lint: ## golangci-lint, see .golangci.yml
 	$(LINT) run ./...
 	cd tools/gen && go tool -modfile=../lint/go.mod golangci-lint run --config ../../.golangci.yml ./...
+	cd tools/deploy && go tool -modfile=../lint/go.mod golangci-lint run --config ../../.golangci.yml ./...
 
 .PHONY: arch
 arch: ## the house rules of framework/internal/archtest
