@@ -119,21 +119,23 @@ func (g *globals) created(cmd *cobra.Command, res scaffold.Result) error {
 		}
 		return nil
 	}
+	test := "calls it by name through a real etcd"
 	call := fmt.Sprintf("newsvc call %s Ping -d '{\"message\":\"hi\"}'", res.Name)
 	if res.Kind == scaffold.Gateway {
+		test = "asks it over HTTP, beside a real etcd"
 		call = "curl 'localhost:8080/v1/ping?message=hi'"
 	}
 	fmt.Fprintf(g.progress(cmd), `%s is ready.
 
   cd %s
   newsvc dev                      # etcd and the service; reloads on save
-  go test ./...                   # calls it by name through a real etcd
+  go test ./...                   # %s
 
 and while newsvc dev runs, in another terminal:
 
   %s
 
-`, res.Name, quoted(res.Dir), call)
+`, res.Name, quoted(res.Dir), test, call)
 	fmt.Fprintln(out, res.Dir)
 	return nil
 }
