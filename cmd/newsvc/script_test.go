@@ -107,6 +107,8 @@ func TestScripts(t *testing.T) {
 			"leaves":    leaves,
 			"remedy":    remedy,
 			"listen":    listen,
+			"kept":      kept,
+			"crlf":      crlf,
 		},
 	})
 }

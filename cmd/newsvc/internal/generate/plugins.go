@@ -209,25 +209,38 @@ func (p *Project) exec(ctx context.Context, pl plugin, req *pluginpb.CodeGenerat
 }
 
 func (pl plugin) failed(err error, stderr string) error {
+	said, goFailed := firstOf(stderr)
 	e := &problem.Error{
 		What: fmt.Sprintf("the plugin %q failed", strings.Join(pl.local, " ")),
-		At:   fmt.Sprintf("%s:%d: %v", configFile, pl.line, err),
-		Fix:  "see whether it runs: " + strings.Join(pl.local, " ") + " --version",
+		At:   fmt.Sprintf("%s:%d: %s", configFile, pl.line, said),
+		Fix:  "mend the plugin, or take it out of " + configFile,
 		Err:  err,
 	}
-	if last := lastLine(stderr); last != "" {
-		e.At = fmt.Sprintf("%s:%d: %s", configFile, pl.line, last)
-		if strings.HasPrefix(last, "go: ") {
-			e.Exit = problem.Environment // it did not come to run
-		}
+	if said == "" {
+		e.At = fmt.Sprintf("%s:%d: %v", configFile, pl.line, err)
 	}
-	if errors.Is(err, exec.ErrNotFound) {
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
 		e.Exit, e.Fix = problem.Environment, "install "+pl.local[0]+", or change "+configFile
+	case pl.local[0] == "go" && goFailed: // the plugin did not come to run
+		e.Exit, e.Fix = problem.Environment, "go mod tidy && newsvc generate      (set GOPROXY if your network needs a mirror)"
 	}
 	return e
 }
 
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+// firstOf is the first line that says something, and whether it is the go command that says it.
+func firstOf(stderr string) (line string, goFailed bool) {
+	for text := range strings.Lines(stderr) {
+		text = strings.TrimSpace(text)
+		if text == "" || strings.HasPrefix(text, "# ") || strings.HasPrefix(text, "go: downloading ") {
+			continue
+		}
+		if line == "" {
+			line = text
+		}
+		for _, sign := range []string{"go: ", "missing go.sum entry", "module lookup disabled", "no required module provides"} {
+			goFailed = goFailed || strings.HasPrefix(text, sign) || sign != "go: " && strings.Contains(text, sign)
+		}
+	}
+	return line, goFailed
 }

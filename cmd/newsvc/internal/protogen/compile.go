@@ -2,9 +2,11 @@ package protogen
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/bufbuild/protocompile"
@@ -39,7 +41,7 @@ import (
 
 // CompileError lists what is wrong with .proto files.
 type CompileError struct {
-	// Problems are "file:line:column: message", in the order in which they were found; never empty.
+	// Problems are "file:line:column: message", sorted by that; never empty.
 	Problems []string
 }
 
@@ -47,28 +49,41 @@ type CompileError struct {
 func (e *CompileError) Error() string { return strings.Join(e.Problems, "\n") }
 
 func compile(ctx context.Context, in Input, paths []string) (linker.Files, error) {
-	var problems []string
+	var found []reporter.ErrorWithPos
 	c := protocompile.Compiler{
 		Resolver: protocompile.CompositeResolver{
 			texts(in.Files), protocompile.ResolverFunc(linked), texts(in.Imports),
 		},
 		SourceInfoMode: protocompile.SourceInfoStandard,
-		MaxParallelism: 1, // problems are collected without a lock and come in a stable order
+		MaxParallelism: 1, // problems are collected without a lock and come in the order of the files
 		Reporter: reporter.NewReporter(func(err reporter.ErrorWithPos) error {
-			problems = append(problems, err.Error())
+			found = append(found, err)
 			return nil
 		}, nil),
 	}
 	files, err := c.Compile(ctx, paths...)
 	switch {
-	case len(problems) > 0:
-		return nil, &CompileError{Problems: in.withNearMisses(problems)}
+	case len(found) > 0:
+		return nil, &CompileError{Problems: in.withNearMisses(inOrder(found))}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil, err
 	case err != nil:
 		return nil, &CompileError{Problems: in.withNearMisses([]string{err.Error()})}
 	}
 	return files, nil
+}
+
+// inOrder is the order in which a reader meets the mistakes.
+func inOrder(found []reporter.ErrorWithPos) []string {
+	slices.SortStableFunc(found, func(a, b reporter.ErrorWithPos) int {
+		x, y := a.GetPosition(), b.GetPosition()
+		return cmp.Or(strings.Compare(x.Filename, y.Filename), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Col, y.Col))
+	})
+	var out []string
+	for _, f := range found {
+		out = append(out, f.Error())
+	}
+	return out
 }
 
 func texts(files map[string][]byte) protocompile.Resolver {
