@@ -7,6 +7,9 @@ import (
 	"github.com/newsvc/newsvc/framework/coordination"
 )
 
+// coordinationPrefix is where leaders and locks are kept: beside the instances, which a Source would take them for.
+func coordinationPrefix(prefix string) string { return prefix + "-coordination" }
+
 // Coordination leads and locks on the process' etcd client, for all services that share discovery.prefix: its keys lie
 // under that prefix with "-coordination" appended. The error says why there is no etcd client.
 func (s *Stack) Coordination() (*coordination.Coordinator, error) {
@@ -15,7 +18,7 @@ func (s *Stack) Coordination() (*coordination.Coordinator, error) {
 		return nil, err
 	}
 	return coordination.New(cli, coordination.Options{
-		Prefix: s.p.Config.Discovery.Prefix + "-coordination", CallTimeout: s.p.Config.Etcd.CallTimeout,
+		Prefix: coordinationPrefix(s.p.Config.Discovery.Prefix), CallTimeout: s.p.Config.Etcd.CallTimeout,
 		Identity: s.p.Service + " " + s.incarnation, Log: s.log.Named("coordination"),
 	})
 }

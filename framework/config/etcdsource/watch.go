@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -22,13 +23,17 @@ import (
 // comes back, and every [Options.Resync]. Whatever the reason for which a watch can't go on (compaction, an expired token, no
 // leader, an etcd that was restored), a new list is the answer.
 //
-// That all keys are gone is believed when they were seen being deleted, and not when a list is empty at once: that is what
-// an etcd that lost its data looks like.
+// changed is called too when keys begin or cease to be held, with settings that may be the same. That all keys are gone at once
+// is believed when they were seen being deleted, and not when a list is empty: that is what an etcd that lost its data looks
+// like. Of one that shows otherwise that it did, by an earlier revision or another cluster, no key that is missing is believed
+// to be deleted.
 func (s *Source) Watch(ctx context.Context, cli *clientv3.Client, changed func(config.Layer)) {
 	kicks := make(chan struct{}, 1)
 	conn := loop.Start(ctx, func(ctx context.Context) { watchConnection(ctx, cli, kicks) })
 	defer conn.Stop()
-	f := &follower{s: s, cli: cli, kicks: kicks, changed: changed}
+	s.mu.Lock()
+	f := &follower{s: s, cli: cli, kicks: kicks, changed: changed, last: s.last}
+	s.mu.Unlock()
 	bo := backoff.New(retryBase, retryMax)
 	for ctx.Err() == nil {
 		if f.round(ctx) == nil {
@@ -60,15 +65,19 @@ func (f *follower) round(ctx context.Context) error {
 		}
 		return err
 	}
-	if len(l.settings) == 0 && len(f.last.settings) > 0 && l.revision >= f.last.revision {
-		// Was it deleted, a moment ago? Then history knows.
-		overdue, err := f.follow(ctx, confirm)
-		if len(f.last.settings) == 0 || !overdue && !errors.Is(err, rpctypes.ErrCompacted) {
-			return err
+	lost := l.before(f.last)
+	if len(l.settings) == 0 && !lost {
+		lost = true
+		if len(f.last.settings) > 0 {
+			// Was it deleted, a moment ago? Then history knows.
+			overdue, err := f.follow(ctx, confirm)
+			if len(f.last.settings) == 0 || !overdue && !errors.Is(err, rpctypes.ErrCompacted) {
+				return err
+			}
 		}
 	}
 	f.last = l
-	f.s.update(l, true, f.changed)
+	f.s.update(l, nil, lost, f.changed)
 	_, err = f.follow(ctx, backoff.Spread(f.s.opt.Resync, 0.2))
 	return err
 }
@@ -127,35 +136,47 @@ func (f *follower) take(resp clientv3.WatchResponse) {
 	if len(resp.Events) == 0 {
 		return
 	}
-	settings := maps.Clone(f.last.settings)
+	now := f.last
+	now.settings, now.versions = maps.Clone(now.settings), maps.Clone(now.versions)
+	var deleted []string
 	for _, e := range resp.Events {
-		if e.Type == clientv3.EventTypeDelete {
-			delete(settings, string(e.Kv.Key))
-		} else {
-			settings[string(e.Kv.Key)] = string(e.Kv.Value)
+		key := string(e.Kv.Key)
+		if e.Type != clientv3.EventTypeDelete {
+			f.s.put(&now, e.Kv)
+			continue
 		}
+		if key == f.s.opt.Prefix+"/"+complete {
+			now.complete = false
+		}
+		delete(now.settings, key)
+		delete(now.versions, key)
+		deleted = append(deleted, key)
 	}
-	// The header may be ahead of the events.
-	f.last = listing{settings: settings, revision: resp.Events[len(resp.Events)-1].Kv.ModRevision}
-	f.s.update(f.last, false, f.changed)
+	now.revision = resp.Events[len(resp.Events)-1].Kv.ModRevision // the header may be ahead of the events
+	f.last = now
+	f.s.update(now, deleted, false, f.changed)
 }
 
-// update takes in what etcd holds now and tells when it is something else.
-func (s *Source) update(l listing, hold bool, changed func(config.Layer)) {
+// update takes in what etcd holds now and tells when something else is in use, or held.
+func (s *Source) update(l listing, deleted []string, lost bool, changed func(config.Layer)) {
 	s.mu.Lock()
-	before, was := s.current, s.state
-	started := s.started
+	before, started, was := s.current, s.started, s.state
 	s.mu.Unlock()
-	layer := s.take(l, hold)
-	now := s.State()
+	layer := s.take(l, deleted, lost)
+	s.mu.Lock()
+	same, now := maps.Equal(before, s.current), s.state
+	s.mu.Unlock()
 	if was.Err != nil {
 		s.opt.Log.Info("the configuration in etcd can be read again", zap.String("prefix", s.opt.Prefix), zap.Int64("revision", now.Revision))
 	}
 	switch {
-	case now.Held && !was.Held:
-		s.opt.Log.Warn("the configuration in etcd is gone and nobody was seen deleting it; what was known stays in force: "+HeldHint,
-			zap.String("prefix", s.opt.Prefix), zap.Int("keys", now.Keys))
-	case !now.Held && (!started || !maps.Equal(before, l.settings)):
+	case len(now.Held) > 0 && len(was.Held) == 0:
+		s.opt.Log.Warn("settings in etcd are gone and nobody was seen deleting them; what was known stays in force: "+HeldHint,
+			zap.String("prefix", s.opt.Prefix), zap.Strings("keys", now.Held))
+	case len(now.Held) == 0 && len(was.Held) > 0:
+		s.opt.Log.Info("no setting is missing from etcd any more", zap.String("prefix", s.opt.Prefix))
+	}
+	if !started || !same || !slices.Equal(now.Held, was.Held) {
 		changed(layer)
 	}
 }
