@@ -222,10 +222,27 @@ func (r *Reloader) look(ctx context.Context) (seen, now sightings, err error) {
 	r.mu.Lock()
 	seen = r.seen
 	r.mu.Unlock()
-	if err := r.reading(ctx, func() { now = seen.again() }); err != nil {
+	var again sightings
+	if err := r.reading(ctx, func() { again = seen.again() }); err != nil {
 		return seen, nil, err
 	}
-	return seen, now, nil
+	return seen, again, nil
+}
+
+// built is what a reload makes of all layers.
+type built struct {
+	next *Config
+	seen sightings
+	err  error
+}
+
+// build reads all layers. false is that ctx has ended meanwhile.
+func (r *Reloader) build(ctx context.Context, src Sources, had sightings) (built, bool) {
+	var b built
+	if err := r.reading(ctx, func() { b.next, b.seen, b.err = load(src, r.sections, had, nil) }); err != nil {
+		return built{err: err}, ctx.Err() == nil
+	}
+	return b, ctx.Err() == nil
 }
 
 // reading runs something that reads files, no longer than [readTimeout]. What was left behind has Run reload when it returns,
@@ -298,14 +315,10 @@ func (r *Reloader) Reload(ctx context.Context) Outcome {
 	takers := slices.Clone(r.takers)
 	r.mu.Unlock()
 	running := r.force.Load()
-	var next *Config
-	var seen sightings
-	var err error
-	if hangs := r.reading(ctx, func() { next, seen, err = load(src, r.sections, running.seen, nil) }); hangs != nil {
-		if ctx.Err() != nil {
-			return Outcome{State: r.State()}
-		}
-		next, seen, err = nil, nil, hangs
+	b, ok := r.build(ctx, src, running.seen)
+	next, seen, err := b.next, b.seen, b.err
+	if !ok {
+		return Outcome{State: r.State()}
 	}
 	if err != nil {
 		return r.note(seen, func(s *State) {

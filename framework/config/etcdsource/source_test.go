@@ -399,32 +399,69 @@ func TestWhatAWipedEtcdLostIsGivenUpWhenToldSo(t *testing.T) {
 	l.next(layers, "b=3")
 }
 
-// The new etcd has more revisions than the old one by the time at which it is seen: what it was first filled with tells.
-func TestAWipedEtcdIsKnownByKeysThatAreOlderThanWhatWasRead(t *testing.T) {
+// The new etcd has more revisions than the old one by the time at which it is seen. What it was first filled with tells that it is
+// another one, or that the missing keys were never deleted.
+func TestAWipedEtcdThatHasOvertakenTheOldOneIsKnown(t *testing.T) {
+	t.Parallel()
+	for name, keys := range map[string][]string{
+		"settings first":   {prefix + "/b", "/x", "/x", "/x", "/x", "/x", "/x"},
+		"other keys first": {"/x", "/x", "/x", "/x", "/x", "/x", prefix + "/b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.put("a", "1")
+			l.put("b", "1")
+			l.put("c", "1")
+			s := l.source(etcdsource.Options{})
+			l.first(s)
+			layers := l.watch(s)
+			l.stop()
+			l.eventually("that the outage is known", func() bool { return s.State().Err != nil })
+			addr := l.cfg.ClientAddr
+			l.cfg.ClientAddr, l.cfg.Dir = "", t.TempDir()
+			l.start() // behind the back of the watch, at another address
+			other := l.client(l.srv.Addr())
+			for _, key := range keys {
+				if _, err := other.Put(l.ctx(), key, "2"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.stop()
+			l.cfg.ClientAddr = addr
+			l.start()
+			l.next(layers, "a=1 b=2 c=1")
+			l.held(s, "a", "c")
+		})
+	}
+}
+
+func TestADeletionDuringAnOutageIsBelieved(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.put("a", "1")
 	l.put("b", "1")
-	l.put("c", "1")
 	s := l.source(etcdsource.Options{})
 	l.first(s)
 	layers := l.watch(s)
 	l.stop()
 	l.eventually("that the outage is known", func() bool { return s.State().Err != nil })
 	addr := l.cfg.ClientAddr
-	l.cfg.ClientAddr, l.cfg.Dir = "", t.TempDir()
-	l.start() // behind the back of the watch, at another address
+	l.cfg.ClientAddr = ""
+	l.start()
 	other := l.client(l.srv.Addr())
-	for _, key := range []string{"b", "x", "x", "x", "x", "x", "x"} {
-		if _, err := other.Put(l.ctx(), prefix+"/"+key, "2"); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := other.Delete(l.ctx(), prefix+"/b"); err != nil {
+		t.Fatal(err)
 	}
 	l.stop()
 	l.cfg.ClientAddr = addr
 	l.start()
-	l.next(layers, "a=1 b=2 c=1 x=2")
-	l.held(s, "a", "c")
+	l.next(layers, "a=1")
+	l.put("a", "2")
+	l.next(layers, "a=2")
+	if len(s.State().Held) > 0 {
+		t.Errorf("held: %v", s.State().Held)
+	}
 }
 
 func TestTheLongerKeyWinsHoweverItIsWritten(t *testing.T) {

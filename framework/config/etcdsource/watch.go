@@ -23,10 +23,10 @@ import (
 // comes back, and every [Options.Resync]. Whatever the reason for which a watch can't go on (compaction, an expired token, no
 // leader, an etcd that was restored), a new list is the answer.
 //
-// changed is called too when keys begin or cease to be held, with settings that may be the same. That all keys are gone at once
-// is believed when they were seen being deleted, and not when a list is empty: that is what an etcd that lost its data looks
-// like. Of one that shows otherwise that it did, by an earlier revision or another cluster, no key that is missing is believed
-// to be deleted.
+// changed is called too when keys begin or cease to be held, with settings that may be the same. A key that is missing from a list
+// counts as deleted when etcd's history has its deletion, or when that part of history was compacted and other keys are still
+// there. It does not when all keys are missing at once, nor in an etcd with an earlier revision, of another cluster, or with a
+// history that does not fit: that is what one that lost its data looks like.
 func (s *Source) Watch(ctx context.Context, cli *clientv3.Client, changed func(config.Layer)) {
 	kicks := make(chan struct{}, 1)
 	conn := loop.Start(ctx, func(ctx context.Context) { watchConnection(ctx, cli, kicks) })
@@ -53,7 +53,7 @@ type follower struct {
 	last    listing // what etcd held as far as it was told
 }
 
-// confirm is how long the history of a list that is empty at once may take.
+// confirm is how long the history of a list that lacks keys may take.
 const confirm = 2 * time.Second
 
 // round lists, and watches from there until it is time for the next list. Its error asks for a pause before that.
@@ -66,20 +66,32 @@ func (f *follower) round(ctx context.Context) error {
 		return err
 	}
 	lost := l.before(f.last)
-	if len(l.settings) == 0 && !lost {
-		lost = true
-		if len(f.last.settings) > 0 {
-			// Was it deleted, a moment ago? Then history knows.
-			overdue, err := f.follow(ctx, confirm)
-			if len(f.last.settings) == 0 || !overdue && !errors.Is(err, rpctypes.ErrCompacted) {
-				return err
-			}
+	if !lost && f.misses(l) {
+		// Were they deleted, a moment ago or during an outage? Then history knows, and tells.
+		overdue, err := f.follow(ctx, confirm)
+		switch {
+		case errors.Is(err, rpctypes.ErrCompacted): // nobody can say any more
+		case !overdue || !f.misses(l):
+			return err
+		default:
+			lost = true
 		}
 	}
+	lost = lost || len(l.settings) == 0
 	f.last = l
 	f.s.update(l, nil, lost, f.changed)
 	_, err = f.follow(ctx, backoff.Spread(f.s.opt.Resync, 0.2))
 	return err
+}
+
+// misses says whether a list lacks a key that was not seen being deleted.
+func (f *follower) misses(l listing) bool {
+	for key := range f.last.settings {
+		if _, there := l.settings[key]; !there {
+			return true
+		}
+	}
+	return false
 }
 
 // watchConnection tells when the connection to etcd is lost, which a watch does not, or there again: an etcd that was restored
