@@ -322,4 +322,7 @@ func (s *Source) layer(settings map[string]string) config.Layer {
 // HeldHint says what to do about [State.Held].
 const HeldHint = "write them again; when what is in etcd is all there is to be, write the key config.complete below the prefix, with any value"
 
-var errEnded = errors.New("the watch ended without a reason")
+var (
+	errEnded  = errors.New("the watch ended without a reason")
+	errSilent = errors.New("the watch was not answered")
+)

@@ -15,6 +15,9 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/config/etcdsource"
@@ -121,7 +124,8 @@ func (l *lab) watch(s *etcdsource.Source) <-chan config.Layer {
 	out := make(chan config.Layer, 100)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(l.t.Context()))
 	done := make(chan struct{})
-	go func() { defer close(done); s.Watch(ctx, l.cli, func(layer config.Layer) { out <- layer }) }()
+	cli := l.cli
+	go func() { defer close(done); s.Watch(ctx, cli, func(layer config.Layer) { out <- layer }) }()
 	l.t.Cleanup(func() { cancel(); <-done })
 	return out
 }
@@ -458,6 +462,39 @@ func TestADeletionDuringAnOutageIsBelieved(t *testing.T) {
 	l.start()
 	l.next(layers, "a=1")
 	l.put("a", "2")
+	l.next(layers, "a=2")
+	if len(s.State().Held) > 0 {
+		t.Errorf("held: %v", s.State().Held)
+	}
+}
+
+// Something between here and etcd lets no watch through.
+func TestWithoutWatchesListsAreBelieved(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("a", "1")
+	l.put("b", "1")
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{l.srv.Addr()}, Logger: zap.NewNop(), DialOptions: []grpc.DialOption{
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			if strings.Contains(method, "Watch") {
+				return nil, status.Error(codes.Unavailable, "no watch comes through")
+			}
+			return next(ctx, desc, cc, method, opts...)
+		}),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cli.Close() })
+	writer := l.cli
+	l.cli = cli
+	s := l.source(etcdsource.Options{Resync: 50 * time.Millisecond})
+	l.first(s)
+	layers := l.watch(s)
+	l.cli = writer
+	l.put("a", "2")
+	l.next(layers, "a=2 b=1")
+	l.del("b")
 	l.next(layers, "a=2")
 	if len(s.State().Held) > 0 {
 		t.Errorf("held: %v", s.State().Held)

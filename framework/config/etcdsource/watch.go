@@ -51,10 +51,14 @@ type follower struct {
 	kicks   <-chan struct{} // the connection came or went
 	changed func(config.Layer)
 	last    listing // what etcd held as far as it was told
+	unheard int     // how often in a row history could not be asked for what is missing
 }
 
 // confirm is how long the history of a list that lacks keys may take.
 const confirm = 2 * time.Second
+
+// maxUnheard is how often history is asked before lists alone are believed, because something breaks all watches.
+const maxUnheard = 3
 
 // round lists, and watches from there until it is time for the next list. Its error asks for a pause before that.
 func (f *follower) round(ctx context.Context) error {
@@ -68,19 +72,24 @@ func (f *follower) round(ctx context.Context) error {
 	lost := l.before(f.last)
 	if !lost && f.misses(l) {
 		// Were they deleted, a moment ago or during an outage? Then history knows, and tells.
-		overdue, err := f.follow(ctx, confirm)
+		heard, err := f.follow(ctx, confirm, true)
 		switch {
 		case errors.Is(err, rpctypes.ErrCompacted): // nobody can say any more
-		case !overdue || !f.misses(l):
-			return err
-		default:
+		case err == nil && (!heard || !f.misses(l)):
+			return nil
+		case err == nil:
 			lost = true
+		default:
+			if f.unheard++; f.unheard < maxUnheard {
+				return err
+			}
 		}
 	}
+	f.unheard = 0
 	lost = lost || len(l.settings) == 0
 	f.last = l
 	f.s.update(l, nil, lost, f.changed)
-	_, err = f.follow(ctx, backoff.Spread(f.s.opt.Resync, 0.2))
+	_, err = f.follow(ctx, backoff.Spread(f.s.opt.Resync, 0.2), false)
 	return err
 }
 
@@ -108,15 +117,15 @@ func watchConnection(ctx context.Context, cli *clientv3.Client, kicks chan<- str
 	}
 }
 
-// follow watches from behind what was told last, for a while or until the connection comes or goes. Its error tells that the watch
-// broke.
-func (f *follower) follow(ctx context.Context, during time.Duration) (overdue bool, err error) {
+// follow watches from behind what was told last, for a while or until the connection comes or goes. With history, the while begins
+// when etcd has answered, and that it does not is an error. The error tells that the watch broke, overdue that all of the while is over.
+func (f *follower) follow(ctx context.Context, during time.Duration, history bool) (overdue bool, err error) {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	w := clientv3.NewWatcher(f.cli) // its own stream: closing it ends it, and nobody else's
 	opened := make(chan clientv3.WatchChan, 1)
 	from := f.last.revision + 1
 	open := loop.Start(ctx, func(context.Context) { // Watch waits for etcd, for as long as it takes
-		opened <- w.Watch(ctx, f.s.opt.Prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(from))
+		opened <- w.Watch(ctx, f.s.opt.Prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify())
 	})
 	defer func() { cancel(); open.Stop(); _ = w.Close() }()
 	var events clientv3.WatchChan
@@ -127,6 +136,9 @@ func (f *follower) follow(ctx context.Context, during time.Duration) (overdue bo
 		case <-ctx.Done():
 			return false, nil
 		case <-due.C:
+			if history {
+				return false, errSilent
+			}
 			return true, nil
 		case <-f.kicks:
 			return false, nil
@@ -137,6 +149,10 @@ func (f *follower) follow(ctx context.Context, during time.Duration) (overdue bo
 			}
 			if err := resp.Err(); err != nil {
 				return false, err
+			}
+			if resp.Created && history {
+				history = false
+				due.Reset(during)
 			}
 			f.take(resp)
 		}
