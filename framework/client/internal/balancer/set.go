@@ -194,6 +194,12 @@ func (s *set) keeps(own int, ownWeight float64) float64 {
 const (
 	warmLeast = 0.1 // of its share is what an instance that has just joined takes
 	warmSteps = 50  // in which that grows to the whole
+
+	// Up to so many members a newcomer is called next also when it does not start slowly. Everybody who follows the service
+	// does that at the same moment, so with more of them it would get too many times its share at once.
+	debutMembers = 8
+	// debutAge is how long it is a newcomer then.
+	debutAge = time.Second
 )
 
 // warm takes from the shares of those that joined a short while ago, notes those that wait for their first call, and
@@ -203,13 +209,17 @@ func (s *set) warm(t *table, now time.Duration) (until time.Duration) {
 	for n, m := range t.members {
 		age := now - time.Duration(m.since.Load())
 		over := max(s.config.SlowStart, time.Duration(m.over.Load()))
-		if !m.joined.Load() || age >= over {
+		slow := age < over
+		if !m.joined.Load() || !slow && (age >= debutAge || len(t.members) > debutMembers) {
 			continue
 		}
-		t.members[n].share *= max(float64(age)/float64(over), warmLeast)
 		if !m.called.Load() && s.config.Rule != RingHash {
 			t.debuts = append(t.debuts, n)
 		}
+		if !slow {
+			continue
+		}
+		t.members[n].share *= max(float64(age)/float64(over), warmLeast)
 		if next := now + max(over/warmSteps, time.Millisecond); until == 0 || next < until {
 			until = next
 		}
