@@ -386,6 +386,19 @@ func TestEtcdChangesReachTheNextCallAndSurviveItsLoss(t *testing.T) {
 		if p := s.page(); s.shelf.max.Load() != 8 || strings.Join(p.Etcd.Held, " ") != prefix+"/limits "+prefix+"/limits/max" {
 			t.Errorf("max = %d, page: %+v", s.shelf.max.Load(), p.Etcd)
 		}
+		families, err := s.stack.Telemetry().Gatherer().Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := -1.0
+		for _, f := range families {
+			if f.GetName() == "newsvc_config_held_keys" {
+				held = f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		if held != 2 {
+			t.Errorf("newsvc_config_held_keys is %v", held)
+		}
 	}
 	limit()
 	s.stop()

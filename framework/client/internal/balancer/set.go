@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ type set struct {
 	turn     atomic.Int64 // picks, from one table to the next
 	inflight atomic.Int64 // calls on all instances, while a table wants the sum
 	calls    calls
+	failed   failures
 
 	mu     sync.Mutex // guards what follows; taken after gRPC's locks and the filter's are not held
 	config *Config
@@ -50,10 +52,10 @@ func (s *set) configure(state balancer.ClientConnState, f Filter) {
 // now is the set's clock; it is never 0.
 func (s *set) now() time.Duration { return time.Since(s.begun) + 1 }
 
-// begin counts a call in and returns what counts it out.
-func (s *set) begin(t *table, i *Instance, method string, trial bool) func(balancer.DoneInfo) {
+// begin counts a call in and returns what counts it out. ctx is nil for a call that remembers itself where it was.
+func (s *set) begin(ctx context.Context, t *table, i *Instance, method string, trial bool) func(balancer.DoneInfo) {
 	c := s.calls.get()
-	c.set, c.of, c.method = s, i, method
+	c.set, c.of, c.ctx, c.method = s, i, ctx, method
 	i.inflight.Add(1)
 	if c.summed = t.sum; c.summed {
 		s.inflight.Add(1)
