@@ -181,7 +181,7 @@ func (s *service) page() (page struct {
 	Failed  map[string]string
 	Etcd    struct {
 		Keys     int
-		Held     bool
+		Held     []string
 		FromCopy bool `json:"from_copy"`
 		Error    string
 	}
@@ -356,7 +356,7 @@ func TestEtcdChangesReachTheNextCallAndSurviveItsLoss(t *testing.T) {
 	// And when etcd is away.
 	stopEtcd()
 	s.start(args...)
-	s.logged("etcd does not answer; the settings of the copy are in force")
+	s.logged("the settings in etcd can't be read; those of the copy are in force")
 	s.waits(500*time.Second, 1000*time.Second)
 	if p := s.page(); !p.Etcd.FromCopy || p.Etcd.Error == "" || p.Etcd.Keys != 3 {
 		t.Errorf("page: %+v", p.Etcd)
@@ -371,15 +371,59 @@ func TestEtcdChangesReachTheNextCallAndSurviveItsLoss(t *testing.T) {
 	}
 	put("/clients/user-service/timeout", "200s")
 	s.waits(100*time.Second, 200*time.Second)
+
+	// A wiped etcd takes nothing away while it is filled again, neither here nor from a start.
+	stopEtcd()
+	cfg.Dir = t.TempDir()
+	if etcd, err = devetcd.Start(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	s.logged("settings in etcd are gone and nobody was seen deleting them")
+	put("/clients/user-service/timeout", "300s")
+	s.waits(200*time.Second, 300*time.Second)
+	limit := func() {
+		t.Helper()
+		if p := s.page(); s.shelf.max.Load() != 8 || strings.Join(p.Etcd.Held, " ") != prefix+"/limits "+prefix+"/limits/max" {
+			t.Errorf("max = %d, page: %+v", s.shelf.max.Load(), p.Etcd)
+		}
+		families, err := s.stack.Telemetry().Gatherer().Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := -1.0
+		for _, f := range families {
+			if f.GetName() == "newsvc_config_held_keys" {
+				held = f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		if held != 2 {
+			t.Errorf("newsvc_config_held_keys is %v", held)
+		}
+	}
+	limit()
+	s.stop()
+	s.start(args...)
+	s.logged("etcd has lost settings that the copy holds; those are in force (" + prefix + "/limits, " + prefix + "/limits/max)")
+	s.waits(200*time.Second, 300*time.Second)
+	limit()
+	put("/limits", "max: 2")
+	put("/config.complete", "")
+	eventually(t, "the limit that is left", func() bool { return s.shelf.max.Load() == 2 })
 }
 
 func TestPrefixesMustNotLieWithinEachOther(t *testing.T) {
 	t.Parallel()
-	env := &app.Environment{Log: &output{}}
-	env.Sources.NoFile, env.Sources.Args = true, []string{"--set", "app.config_prefix=/newsvc/default/config"}
-	err := fx.New(fx.NopLogger, fx.Supply(env), app.Module("my-service")).Err()
-	if err == nil || !strings.Contains(err.Error(), "lie within each other") {
-		t.Errorf("error: %v", err)
+	for prefix, want := range map[string]string{
+		"/newsvc/default/config": `"/newsvc/default/config" and discovery.prefix "/newsvc/default" lie within each other; choose one beside it, for example "/newsvc/config/my-service"`,
+		"/newsvc":                `discovery.prefix "/newsvc/default"`,
+		"/newsvc/default-coordination/lock/settings": `and where leaders and locks are kept, "/newsvc/default-coordination" lie within each other`,
+	} {
+		env := &app.Environment{Log: &output{}}
+		env.Sources.Service, env.Sources.NoFile, env.Sources.Args = "my-service", true, []string{"--set", "app.config_prefix=" + prefix}
+		err := fx.New(fx.NopLogger, fx.Supply(env), app.Module("my-service")).Err()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error: %v", prefix, err)
+		}
 	}
 }
 

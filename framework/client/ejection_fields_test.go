@@ -222,7 +222,7 @@ func TestEjectionSlowStart(t *testing.T) {
 	for _, c := range []struct {
 		over        time.Duration
 		least, most int64
-	}{{0, 100, 100}, {time.Hour, 10, 40}} {
+	}{{0, 100, 101}, {time.Hour, 10, 40}} {
 		w := newWard(t, 2, func(e *client.EjectionPolicy) { e.BaseTime, e.SlowStart = 20*time.Millisecond, c.over })
 		w.sick(fails(codes.Unavailable))
 		w.calls(10)

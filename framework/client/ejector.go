@@ -37,7 +37,7 @@ type ejector struct {
 	mu      sync.Mutex // guards what follows
 	records map[*ejection.Instance]*ejectorRecord
 	states  map[*balancer.Instance]*ejection.Instance
-	ways    map[string]time.Duration // the shortest time that connecting to an address took
+	ways    map[string]way // to the addresses of those that joined
 	timer   *time.Timer
 	closed  bool
 
@@ -59,7 +59,7 @@ func newEjector(callee string, p Policy, unary func(method string) bool, log *za
 	e := &ejector{
 		callee: callee, log: log, unary: unary, machine: ejection.New(p.Ejection.rules(), time.Now()),
 		records: map[*ejection.Instance]*ejectorRecord{}, states: map[*balancer.Instance]*ejection.Instance{},
-		ways: map[string]time.Duration{},
+		ways: map[string]way{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.policy.Store(ejectorPolicyOf(p))
@@ -115,11 +115,18 @@ func (e *ejector) dialer(dial func(context.Context, string) (net.Conn, error)) f
 		took := time.Since(began)
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if known, ok := e.ways[addr]; !ok || took < known {
-			e.ways[addr] = took
+		if w, joined := e.ways[addr]; joined && (w.took == 0 || took < w.took) {
+			w.took = took
+			e.ways[addr] = w
 		}
 		return conn, nil
 	}
+}
+
+// way is how far away an address is.
+type way struct {
+	took  time.Duration // the shortest time that connecting took; 0 while that is not known
+	users int           // instances at that address: two while one replaces the other, or one policy another
 }
 
 // way is how long the way to an instance and back takes.
@@ -131,8 +138,8 @@ func (e *ejector) way(i *balancer.Instance) time.Duration {
 
 // wayLocked takes what is short for nothing: on this machine, or in the next rack, it is chance.
 func (e *ejector) wayLocked(i *balancer.Instance) time.Duration {
-	if way := e.ways[i.Addr()]; way > e.policy.Load().SlowMargin {
-		return way
+	if took := e.ways[i.Addr()].took; took > e.policy.Load().SlowMargin {
+		return took
 	}
 	return 0
 }
@@ -148,6 +155,7 @@ func (e *ejector) Join(i *balancer.Instance, changed func()) balancer.Record {
 	defer e.mu.Unlock()
 	e.records[r.state] = r
 	e.states[i] = r.state
+	e.ways[i.Addr()] = way{users: e.ways[i.Addr()].users + 1} // it may be another machine, and is connected to anew
 	return r
 }
 
@@ -345,7 +353,12 @@ func (r *ejectorRecord) Leave() {
 	r.ejector.mu.Lock()
 	delete(r.records, r.state)
 	delete(r.states, r.of)
-	delete(r.ways, r.of.Addr())
+	if w := r.ways[r.of.Addr()]; w.users > 1 {
+		w.users--
+		r.ways[r.of.Addr()] = w
+	} else {
+		delete(r.ways, r.of.Addr())
+	}
 	r.ejector.mu.Unlock()
 	r.apply(changes)
 }

@@ -244,6 +244,14 @@ func (f *Factory) dial(callee string, p Policy) (*channel, error) {
 		// The resolver's states carry it too; this one is for calls before the first state.
 		grpc.WithDefaultServiceConfig(json),
 	)
+	if p.TokenFile != "" {
+		token, err := newTokenFile(p, f.log.With(zap.String("callee", callee)))
+		if err != nil {
+			e.close()
+			return nil, fmt.Errorf("connecting to %q: %w", callee, err)
+		}
+		opts = append(opts, grpc.WithPerRPCCredentials(token))
+	}
 	cc, err := grpc.NewClient(target, opts...)
 	if err != nil {
 		e.close()

@@ -76,6 +76,9 @@ var effects = map[string]string{
 	"keepalive.timeout":               "TestKeepAliveGivesUpAConnectionThatDoesNotAnswer",
 	"keepalive.permit_without_stream": "TestKeepAlivePingsAQuietConnectionWhenAsked",
 
+	"token_file":        "TestATokenIsSentFromItsFileAndReadAgain",
+	"token_without_tls": "TestATokenIsSentWithoutTLSOnlyWhenAllowed",
+
 	"tls.enabled":     "TestTLSThatIsEnabledAloneTrustsTheSystem",
 	"tls.ca":          "TestTLSVerifiesTheCalleesName",
 	"tls.server_name": "TestTLSVerifiesTheCalleesName",

@@ -67,6 +67,13 @@ type Policy struct {
 	Target string `config:"target" reload:"redial"`
 	// TLS says how the connection is secured. Default: plaintext.
 	TLS certs.ClientConfig `config:"tls" reload:"redial"`
+	// TokenFile holds a bearer token that is sent with each call, for callees that want to know who calls by a JWT. The file is
+	// read at start and, at most once a second, again; while it can't be used the last good token is sent on, and the log
+	// says so. Calls are not to carry authorization metadata of their own then. Default: empty, none.
+	TokenFile string `config:"token_file" reload:"redial"`
+	// TokenWithoutTLS sends the token over connections without TLS too, where everybody on the way can read it: set it only
+	// where something else secures the way, as the proxy of a service mesh does. Default: false.
+	TokenWithoutTLS bool `config:"token_without_tls" reload:"redial"`
 	// KeepAlive sends HTTP/2 pings. Dead instances are found by TCP without it; see [KeepAlive].
 	KeepAlive KeepAlive `config:"keepalive"`
 	// MinInstances is how many instances must be known at start before this process counts as started. Default: 0,
@@ -157,6 +164,7 @@ func (p Policy) Validate() error {
 		validateCompression(p.Compression),
 		validateTarget(p.Target),
 		prefixed("tls", p.TLS.Validate()),
+		p.validateToken(),
 		prefixed("keepalive", p.KeepAlive.validate()),
 		atLeast("min_instances", p.MinInstances, 0),
 		notNegative("start_timeout", p.StartTimeout),
@@ -220,7 +228,7 @@ const (
 // differs compares what matters to a connection. min_instances and start_timeout do not: they were read at start.
 func (p Policy) differs(o Policy) change {
 	switch {
-	case p.Target != o.Target || p.TLS != o.TLS || p.KeepAlive != o.KeepAlive:
+	case p.Target != o.Target || p.TLS != o.TLS || p.TokenFile != o.TokenFile || p.TokenWithoutTLS != o.TokenWithoutTLS || p.KeepAlive != o.KeepAlive:
 		return changeRedial
 	case p.Timeout != o.Timeout || p.Balancer != o.Balancer || p.SlowStart != o.SlowStart || p.Zone != o.Zone || p.RingHash != o.RingHash ||
 		p.WaitForReady != o.WaitForReady || p.HealthCheck != o.HealthCheck ||

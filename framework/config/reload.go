@@ -11,13 +11,23 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/newsvc/newsvc/framework/internal/guard"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
 // ApplyTimeout is how long what takes over a section may need. One that takes longer is left behind: its section keeps
-// the old values, and gets no further ones before it has returned.
+// the old values, and gets no further ones before it has returned. Then what it did counts: see [Reloader.Apply].
 const ApplyTimeout = 10 * time.Second
+
+const (
+	// readTimeout is how long files may take to be read; a file server may never answer, and a pipe neither.
+	readTimeout = 5 * time.Second
+	// stopGrace is how long a stop waits for the taker that runs.
+	stopGrace = time.Second
+	// settle is how long files must stay as they are before they are read: whoever writes one may not be done.
+	settle = 200 * time.Millisecond
+	// unsettled is how long a kick waits for files that keep changing.
+	unsettled = 2 * time.Second
+)
 
 // Reloader keeps a configuration current: it builds a new one from all layers, validates it as a whole, compares it key by
 // key with what is in force, hands each section that changed to whom it concerns, and swaps. Whatever is wrong with the new one,
@@ -35,15 +45,9 @@ type Reloader struct {
 	mu     sync.Mutex // guards what follows; nothing is called under it
 	takers []*taker
 	layers []Layer
-	seen   sightings // of the last attempt
+	seen   sightings  // of the last attempt
+	stuck  *loop.Loop // nil, or what reads files and was left behind
 	state  State
-}
-
-// taker takes over the new values of one section.
-type taker struct {
-	section string
-	apply   func(ctx context.Context, old, next *Config) error
-	running *loop.Loop // nil, or what was left behind
 }
 
 // State tells where a [Reloader] stands.
@@ -105,7 +109,8 @@ func (s State) clone() State {
 }
 
 // Apply names what takes over a section when one of its keys that need no restart has changed: apply is called with what was in
-// force and what is to be, one at a time, and never at the same time as another one of this reloader. Its error leaves the whole
+// force and what is to be, one at a time, and not at the same time as another one of this reloader unless that was left behind; and
+// not after ctx of Run has ended, which a call that is under way is told by its own ctx. Its error leaves the whole
 // section as it was, until the next reload. Without anybody to take it over, each change of a section needs a restart. Several
 // may take one section; when one refuses, those before it are called again with the sides exchanged.
 func (r *Reloader) Apply(section string, apply func(ctx context.Context, old, next *Config) error) {
@@ -142,46 +147,156 @@ func (r *Reloader) Refuse(err error) {
 	r.state.Refused, r.state.Since = err, time.Now()
 }
 
-// settle is how long files must stay as they are before they are read: whoever writes one may not be done.
-const settle = 200 * time.Millisecond
-
-// Run reloads until ctx ends: at each kick, and when a file that was read, or that would have been, is another one than before.
-// Files are looked at every so often; 0 is never. told is called after each reload, from this goroutine.
+// Run reloads until ctx ends: at each kick, and when a file that was read, or that would have been, is another one than before and
+// has stayed so for a moment. Files are looked at every so often, and at a kick; 0 is at a kick only. told is called after each
+// reload, from this goroutine. When Run returns, nothing is being taken over any more, save what was left behind.
 func (r *Reloader) Run(ctx context.Context, every time.Duration, told func(Outcome)) {
+	pause := settle
+	if every > 0 {
+		pause = min(settle, every)
+	}
 	timer := time.NewTimer(max(every, time.Millisecond))
 	defer timer.Stop()
-	tick := timer.C
-	if every <= 0 {
-		tick = nil
+	rest := func() {
+		if timer.Stop(); every > 0 {
+			timer.Reset(every)
+		}
 	}
+	rest()
 	var candidate sightings
+	var since, kicked time.Time // how long the candidate has stayed the same, and how long a kick waits; zero without one
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.kicks:
-		case <-tick:
-			r.mu.Lock()
-			seen := r.seen
-			r.mu.Unlock()
-			now := seen.again()
-			if now.equal(seen) {
-				candidate = nil
-				timer.Reset(every)
-				continue
+			if kicked.IsZero() {
+				kicked = time.Now()
 			}
-			if !now.equal(candidate) {
-				candidate = now
-				timer.Reset(min(settle, every))
-				continue
-			}
+		case <-timer.C:
 		}
-		candidate = nil
-		told(r.Reload(ctx))
-		if tick != nil {
-			timer.Reset(every)
+		seen, now, err := r.look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil: // which a reload tells
+		case !now.equal(seen) && !now.equal(candidate):
+			candidate, since = now, time.Now()
+			fallthrough
+		case !now.equal(seen) && time.Since(since) < pause:
+			if kicked.IsZero() || time.Since(kicked) < unsettled {
+				timer.Reset(pause - time.Since(since))
+				continue
+			}
+		case now.equal(seen) && kicked.IsZero():
+			candidate = nil
+			rest()
+			continue
+		}
+		if err != nil && kicked.IsZero() && r.hangs() {
+			rest()
+			continue
+		}
+		candidate, kicked = nil, time.Time{}
+		out := r.Reload(ctx)
+		if ctx.Err() != nil { // it was broken off
+			return
+		}
+		told(out)
+		rest()
+	}
+}
+
+// errHangs is why nothing can be read; whoever told it need not tell it again.
+var errHangs = errors.New("the files of the configuration do not let themselves be read")
+
+// hangs says whether it was told that files can't be read.
+func (r *Reloader) hangs() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Is(r.state.Refused, errHangs)
+}
+
+// look looks at the files that were seen at the last attempt.
+func (r *Reloader) look(ctx context.Context) (seen, now sightings, err error) {
+	r.mu.Lock()
+	seen = r.seen
+	r.mu.Unlock()
+	var again sightings
+	if err := r.reading(ctx, func() { again = seen.again() }); err != nil {
+		return seen, nil, err
+	}
+	return seen, again, nil
+}
+
+// built is what a reload makes of all layers.
+type built struct {
+	next *Config
+	seen sightings
+	err  error
+}
+
+// build reads all layers. false is that ctx has ended meanwhile.
+func (r *Reloader) build(ctx context.Context, src Sources, had sightings) (built, bool) {
+	var b built
+	if err := r.reading(ctx, func() { b.next, b.seen, b.err = load(src, r.sections, had, nil) }); err != nil {
+		return built{err: err}, ctx.Err() == nil
+	}
+	return b, ctx.Err() == nil
+}
+
+// reading runs something that reads files, no longer than [readTimeout]. What was left behind has Run reload when it returns,
+// and until then nothing is read. What read writes must not be looked at after an error.
+func (r *Reloader) reading(ctx context.Context, read func()) error {
+	r.mu.Lock()
+	stuck, files := r.stuck, slices.Sorted(maps.Keys(r.seen))
+	r.mu.Unlock()
+	if stuck != nil {
+		select {
+		case <-stuck.Done():
+		default:
+			return fmt.Errorf("%w: reading %q takes longer than %v", errHangs, files, readTimeout)
 		}
 	}
+	limited, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	left := within(limited, context.WithoutCancel(ctx), func(context.Context) { read() }, r.Kick)
+	r.mu.Lock()
+	r.stuck = left
+	r.mu.Unlock()
+	switch {
+	case left == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: reading %q takes longer than %v", errHangs, files, readTimeout)
+}
+
+// within runs body with ctx and waits for it until limit ends. It returns nil when body has returned, else the loop that was left
+// behind; late is called then when body returns.
+func within(limit, ctx context.Context, body func(context.Context), late func()) *loop.Loop {
+	var mu sync.Mutex
+	var done, left bool
+	run := loop.Start(ctx, func(ctx context.Context) {
+		body(ctx)
+		mu.Lock()
+		done = true
+		tell := left
+		mu.Unlock()
+		if tell {
+			late()
+		}
+	})
+	_ = run.Join(limit)
+	mu.Lock()
+	left = !done
+	mu.Unlock()
+	if !left {
+		<-run.Done()
+		return nil
+	}
+	return run
 }
 
 // Reload reads all layers now and takes over what can be. It waits for its turn, and for those that take over sections.
@@ -190,6 +305,8 @@ func (r *Reloader) Reload(ctx context.Context) Outcome {
 	case r.turn <- struct{}{}:
 		defer func() { <-r.turn }()
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
 		return Outcome{State: r.State()}
 	}
 	src := r.src
@@ -198,7 +315,11 @@ func (r *Reloader) Reload(ctx context.Context) Outcome {
 	takers := slices.Clone(r.takers)
 	r.mu.Unlock()
 	running := r.force.Load()
-	next, seen, err := load(src, r.sections, running.seen, nil)
+	b, ok := r.build(ctx, src, running.seen)
+	next, seen, err := b.next, b.seen, b.err
+	if !ok {
+		return Outcome{State: r.State()}
+	}
 	if err != nil {
 		return r.note(seen, func(s *State) {
 			if s.Refused == nil || s.Refused.Error() != err.Error() {
@@ -236,81 +357,6 @@ func (r *Reloader) note(seen sightings, change func(*State)) Outcome {
 	}
 	change(&r.state)
 	return Outcome{State: r.state.clone()}
-}
-
-// take hands the sections that changed to their takers, in the order in which those were named. It returns what is then in force.
-func (r *Reloader) take(ctx context.Context, running, next *Config, takers []*taker) (*Config, map[string]error) {
-	concerns := func(section string) bool {
-		return slices.ContainsFunc(takers, func(t *taker) bool { return t.section == section })
-	}
-	still := map[string]bool{} // sections that can't be taken over in part
-	now := inForce(running, next, concerns)
-	for _, s := range now.sections {
-		if concerns(s.name) && validate(s.value) != nil {
-			still[s.name] = true
-		}
-	}
-	failed := map[string]error{}
-	takes := func(section string) bool { return concerns(section) && !still[section] && failed[section] == nil }
-	now = inForce(running, next, takes)
-	changes := diff(running, now)
-	done := map[string][]*taker{}
-	for _, t := range takers {
-		s := now.sectionAt(t.section)
-		if s == nil || failed[t.section] != nil || len(now.in(s, changes)) == 0 {
-			continue
-		}
-		if err := t.call(ctx, running, now); err != nil {
-			failed[t.section] = err
-			for _, before := range slices.Backward(done[t.section]) {
-				if err := before.call(ctx, now, running); err != nil {
-					failed[t.section] = errors.Join(failed[t.section], fmt.Errorf("and going back to the old values failed: %w", err))
-				}
-			}
-			continue
-		}
-		done[t.section] = append(done[t.section], t)
-	}
-	if len(failed) > 0 {
-		now = inForce(running, next, takes)
-	}
-	return now, failed
-}
-
-func (c *Config) sectionAt(path string) *section {
-	for _, s := range c.sections {
-		if s.name == path {
-			return s
-		}
-	}
-	return nil
-}
-
-// call runs a taker, no longer than it is waited for.
-func (t *taker) call(ctx context.Context, old, next *Config) error {
-	if t.running != nil {
-		select {
-		case <-t.running.Done():
-			t.running = nil
-		default:
-			return errors.New("what takes it over is still busy with an earlier change")
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, ApplyTimeout)
-	defer cancel()
-	var err error
-	run := loop.Start(ctx, func(ctx context.Context) {
-		err = guard.Recovered(ctx, func(ctx context.Context) error { return t.apply(ctx, old, next) })
-	})
-	if run.Join(ctx) != nil {
-		select {
-		case <-run.Done():
-		default:
-			t.running = run
-			return fmt.Errorf("what takes it over did not return within %v; it is left behind", ApplyTimeout)
-		}
-	}
-	return err
 }
 
 // Handler serves what [Config.Handler] does for what is in force, and where the reloader stands: why the layers as they are can't

@@ -97,7 +97,7 @@ func withDefault(s map[string]any, n *node, path []string) map[string]any {
 func (sc schema) typed(t reflect.Type) map[string]any {
 	switch {
 	case isDuration(t):
-		return map[string]any{"type": "string", "pattern": `^[-+]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`}
+		return map[string]any{"type": "string", "pattern": `^[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`}
 	case isText(t) || t.Kind() == reflect.String:
 		return map[string]any{"type": "string"}
 	}

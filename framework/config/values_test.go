@@ -126,7 +126,7 @@ func TestSchemaDescribesTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const dur = `^[-+]?(0|([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`
+	const dur = `^[-+]?(0|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`
 	want := `{"$schema":"https://json-schema.org/draft/2020-12/schema","additionalProperties":false,"properties":{"a":{"additionalProperties":false,"properties":{` +
 		`"b":{"default":false,"type":"boolean"},` +
 		`"d":{"default":"1s","pattern":"` + dur + `","type":"string"},` +

@@ -46,7 +46,7 @@ type Options struct {
 	// prefix of a discovery.Source, which would take names for services. Default [DefaultPrefix].
 	Prefix string
 	// TTL is how long what is held outlives a process that was killed or cut off, whole seconds, at least 1s. The holder
-	// gives up a fifth of it earlier than etcd does. Default [DefaultTTL]: longer rides out longer outages of etcd,
+	// gives up a fifth of it earlier than etcd does, or when its time of day has moved that far. Default [DefaultTTL]: longer rides out longer outages of etcd,
 	// shorter lets somebody else take over sooner. Below 5s a busy machine or an election of etcd ends terms.
 	TTL time.Duration
 	// CallTimeout bounds one call to etcd. Default [DefaultCallTimeout].
@@ -90,8 +90,10 @@ func (o Options) filled() (Options, error) {
 
 // Coordinator leads and locks. It has nothing to close; it is safe for concurrent use.
 type Coordinator struct {
-	cli *clientv3.Client
-	opt Options
+	cli       *clientv3.Client
+	opt       Options
+	timeOfDay func() time.Time // [time.Now] but in tests
+	counts    counts
 }
 
 // New checks the options. The client stays its caller's and must outlive what is held.
@@ -103,7 +105,7 @@ func New(cli *clientv3.Client, opt Options) (*Coordinator, error) {
 	if cli == nil || cli.ActiveConnection() == nil {
 		return nil, errors.New("coordination: there is no connection to etcd; pass a client that clientv3.New made")
 	}
-	return &Coordinator{cli: cli, opt: opt}, nil
+	return &Coordinator{cli: cli, opt: opt, timeOfDay: time.Now}, nil
 }
 
 // What is held; it is part of the key.
@@ -115,12 +117,24 @@ const (
 // nameForm leaves out the slash: a name must not be the beginning of another one's keys.
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`)
 
-// key is the prefix of the keys of those who hold something or wait for it.
-func (c *Coordinator) key(kind, name string) (string, error) {
-	if len(name) > 200 || !nameForm.MatchString(name) {
-		return "", fmt.Errorf("%q is no name for a %s; write lower-case letters, digits, dots and dashes, for example \"nightly-report\"", name, kind)
+// thing is a leadership or a lock.
+type thing struct {
+	kind, name string
+	prefix     string // of the keys of those who hold it or wait for it
+}
+
+func (t thing) String() string {
+	if t.kind == leadership {
+		return fmt.Sprintf("the leadership of %q", t.name)
 	}
-	return c.opt.Prefix + "/" + kind + "/" + name, nil
+	return fmt.Sprintf("the lock %q", t.name)
+}
+
+func (c *Coordinator) thing(kind, name string) (thing, error) {
+	if len(name) > 200 || !nameForm.MatchString(name) {
+		return thing{}, fmt.Errorf("%q is no name for a %s; write lower-case letters, digits, dots and dashes, for example \"nightly-report\"", name, kind)
+	}
+	return thing{kind, name, c.opt.Prefix + "/" + kind + "/" + name}, nil
 }
 
 // Holder is who holds something.
@@ -142,13 +156,13 @@ func (c *Coordinator) LockedBy(ctx context.Context, name string) (Holder, bool, 
 }
 
 func (c *Coordinator) holder(ctx context.Context, kind, name string) (Holder, bool, error) {
-	key, err := c.key(kind, name)
+	of, err := c.thing(kind, name)
 	if err != nil {
 		return Holder{}, false, err
 	}
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), c.opt.CallTimeout)
 	defer cancel()
-	got, err := c.cli.Get(ctx, key+"/", clientv3.WithFirstCreate()...)
+	got, err := c.cli.Get(ctx, of.prefix+"/", clientv3.WithFirstCreate()...)
 	switch {
 	case err != nil:
 		return Holder{}, false, fmt.Errorf("asking etcd who holds the %s %q: %w", kind, name, err)

@@ -48,12 +48,18 @@ func nightlyLeader(s *stack.Stack, n *Nightly) (*stack.Leader, error) {
 	return s.Leader("nightly", n.Lead)
 }
 
+// slowLeader lets the work lie idle for a minute rather than give it up in a long outage of etcd.
+func slowLeader(s *stack.Stack, n *Nightly) (*stack.Leader, error) {
+	return s.Leader("nightly", n.Lead, func(o *coordination.Options) { o.TTL = time.Minute })
+}
+
 // Example is a service of which one instance at a time writes reports. It is compiled and not run.
 func Example() {
 	app.Run("report-service",
 		app.Provide(NewNightly),
 		app.Worker("nightly", nightlyLeader),
 	)
+	_ = slowLeader
 }
 
 // ExampleCoordinator_Lock imports something once, without the rest of the framework. It is compiled and not run.

@@ -33,7 +33,9 @@ func (h *Hold) Token() int64 { return h.token }
 // Key is the holder's key in etcd.
 func (h *Hold) Key() string { return h.key }
 
-// Err is nil while this process may believe that it holds: it looks at the clock, and does not ask etcd.
+// Err is nil while this process may believe that it holds: it looks at the clock, and does not ask etcd. It looks at the time of
+// day besides, since the clock that measures time stands still while a machine is suspended; Context ends a thirtieth of the TTL
+// after the machine is back, Err says so at once.
 func (h *Hold) Err() error { return h.lease.err() }
 
 // Compare is true in a transaction of etcd's exactly while this process holds.
@@ -73,14 +75,14 @@ func (h *Hold) Release() error {
 // acquire takes, under a lease of its own, the lock that concurrency.Mutex makes of a prefix; with try it does not wait.
 // Whatever goes wrong, revoking the lease leaves no key behind; the mutex would leave one when its context ends at the
 // wrong moment. Every call to etcd ends with the lease, or with ctx while there is nothing to hold yet.
-func (c *Coordinator) acquire(ctx context.Context, what, prefix string, try bool) (*Hold, error) {
+func (c *Coordinator) acquire(ctx context.Context, of thing, try bool) (*Hold, error) {
 	l, err := c.grant(ctx)
 	if err != nil {
 		return nil, err
 	}
 	unhook := context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })
-	h := &Hold{lease: l, what: what}
-	err = h.take(prefix, try)
+	h := &Hold{lease: l, what: of.String()}
+	err = h.take(of.prefix, try)
 	if !unhook() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -90,6 +92,7 @@ func (c *Coordinator) acquire(ctx context.Context, what, prefix string, try bool
 		}
 		return nil, errors.Join(err, l.release())
 	}
+	c.counts.held(of, l)
 	l.loops.Start(l.ctx, h.follow)
 	return h, nil
 }

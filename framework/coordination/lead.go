@@ -25,14 +25,14 @@ const (
 // begin with it. When run fails while it leads, the leadership is given up and Lead returns that error. A run whose
 // leadership was lost may return what it likes: it is called again when this process leads again.
 func (c *Coordinator) Lead(ctx context.Context, name string, run func(ctx context.Context, h *Hold) error) error {
-	prefix, err := c.key(leadership, name)
+	of, err := c.thing(leadership, name)
 	if err != nil {
 		return err
 	}
 	log := c.opt.Log.With(zap.String("leader", name))
 	short := backoff.New(retryBase, retryLimit)
 	for ctx.Err() == nil {
-		h, _ := c.patient(ctx, fmt.Sprintf("the leadership of %q", name), prefix)
+		h, _ := c.patient(ctx, of)
 		if h == nil { // ctx has ended
 			break
 		}

@@ -30,8 +30,9 @@ type lease struct {
 	loops loop.Group
 
 	mu    sync.Mutex
-	until time.Time   // it is surely there until then
+	until time.Time   // it is surely there until then, by both clocks
 	timer *time.Timer // ends ctx then
+	over  func()      // nil, or counts the end of what is held; set before anybody else knows of the lease
 
 	closing sync.Once
 	closed  error
@@ -56,6 +57,7 @@ func (c *Coordinator) grant(ctx context.Context) (*lease, error) {
 	l.timer = time.AfterFunc(l.ttl, l.expire)
 	l.extend(sent)
 	l.loops.Start(l.ctx, l.renew)
+	l.loops.Start(l.ctx, l.watchClock)
 	return l, nil
 }
 
@@ -69,18 +71,32 @@ func (l *lease) extend(sent time.Time) {
 
 // err is why the lease does not hold any more. It looks at the clock itself: in a process that was frozen the timer may
 // not have been heard of yet.
+//
+// It looks at two clocks. The one that Go measures time by stands still on Linux while the machine is suspended, and etcd's
+// does not; so the time of day counts too. Whichever says first that the time is over is right: a time of day that is set
+// forward ends a hold that could have gone on, which costs a hand-over, and one that is set back is outvoted by the other clock.
 func (l *lease) err() error {
 	l.mu.Lock()
-	late := !time.Now().Before(l.until)
+	until := l.until
 	l.mu.Unlock()
-	if late {
+	switch {
+	case !time.Now().Before(until):
 		l.expire()
+	case !l.c.timeOfDay().Round(0).Before(until.Round(0)): // Round takes the other clock away
+		l.end(fmt.Errorf("%w: by the time of day the lease is over; the machine was suspended, or its clock set", ErrLost))
 	}
 	return context.Cause(l.ctx)
 }
 
 func (l *lease) expire() {
 	l.end(fmt.Errorf("%w: etcd did not renew the lease in time", ErrLost))
+}
+
+// watchClock ends the lease soon after a machine that was suspended has come back: the timer stood still with it.
+func (l *lease) watchClock(ctx context.Context) {
+	for backoff.Sleep(ctx, l.ttl/30) == nil && l.err() == nil {
+		continue
+	}
 }
 
 // renew asks for renewals, a third of the TTL apart, and sooner after a failure.
@@ -127,6 +143,9 @@ func (l *lease) renewOnce(ctx context.Context) (ttl int64, err error) {
 func (l *lease) release() error {
 	l.closing.Do(func() {
 		l.end(ErrReleased)
+		if l.over != nil {
+			l.over()
+		}
 		l.timer.Stop()
 		l.loops.Stop()
 		if err := l.revoke(context.WithoutCancel(l.ctx)); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {

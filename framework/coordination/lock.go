@@ -13,11 +13,11 @@ import (
 // only. While etcd is away it goes on asking. It is not reentrant: a second Lock of the same process waits for the first.
 // Whoever holds must watch [Hold.Context], and is safe from others only where [Hold.Token] is checked.
 func (c *Coordinator) Lock(ctx context.Context, name string) (*Hold, error) {
-	prefix, err := c.key(lock, name)
+	of, err := c.thing(lock, name)
 	if err != nil {
 		return nil, err
 	}
-	h, err := c.patient(ctx, fmt.Sprintf("the lock %q", name), prefix)
+	h, err := c.patient(ctx, of)
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the lock %q: %w", name, err)
 	}
@@ -26,14 +26,14 @@ func (c *Coordinator) Lock(ctx context.Context, name string) (*Hold, error) {
 
 // TryLock takes the lock if nobody has it. Else the error is [ErrLocked], and says who has it.
 func (c *Coordinator) TryLock(ctx context.Context, name string) (*Hold, error) {
-	prefix, err := c.key(lock, name)
+	of, err := c.thing(lock, name)
 	if err != nil {
 		return nil, err
 	}
 	// Unlike waiting, this is a few calls to etcd: nothing in it takes longer than one of them may.
 	bounded, cancel := context.WithTimeout(ctx, c.opt.CallTimeout)
 	defer cancel()
-	h, err := c.acquire(bounded, fmt.Sprintf("the lock %q", name), prefix, true)
+	h, err := c.acquire(bounded, of, true)
 	if err == nil {
 		return h, nil
 	}
@@ -44,11 +44,13 @@ func (c *Coordinator) TryLock(ctx context.Context, name string) (*Hold, error) {
 }
 
 // patient acquires, however often that takes, until ctx ends.
-func (c *Coordinator) patient(ctx context.Context, what, prefix string) (*Hold, error) {
+func (c *Coordinator) patient(ctx context.Context, of thing) (*Hold, error) {
+	defer c.counts.waits(of)()
+	what := of.String()
 	wait := backoff.New(retryBase, retryLimit)
 	told := false
 	for {
-		h, err := c.acquire(ctx, what, prefix, false)
+		h, err := c.acquire(ctx, of, false)
 		if err == nil {
 			if told {
 				c.opt.Log.Info("etcd answers again", zap.String("for", what))

@@ -245,7 +245,7 @@ func (s *Server) Start() error {
 	return nil
 }
 
-func (s *Server) buildLocked() error {
+func (s *Server) buildLocked() (err error) {
 	own := segment{
 		log:        s.access,
 		recovery:   &recovery{log: s.log},
@@ -254,6 +254,11 @@ func (s *Server) buildLocked() error {
 		validation: &validation{log: s.log},
 	}
 	g := grpc.NewServer(s.grpcOptions()...)
+	defer func() {
+		if err != nil {
+			g.Stop() // it has goroutines already
+		}
+	}()
 	for _, r := range s.pending {
 		g.RegisterService(r.desc, r.impl)
 	}
@@ -273,7 +278,6 @@ func (s *Server) buildLocked() error {
 		s.shedding = own.shedding
 	}
 	if s.uses(SlotRateLimit) {
-		var err error
 		if own.rateLimits, err = newRateLimits(s.params.Config.RateLimits, s.calls, s.params.Caller); err != nil {
 			return err
 		}

@@ -6,6 +6,10 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/newsvc/newsvc/framework/coordination"
+	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 	"github.com/newsvc/newsvc/framework/stack"
 )
@@ -61,22 +65,63 @@ func TestALeaderHandsOverWhenItsStopBegins(t *testing.T) {
 	<-drain.Done()
 }
 
+// A TTL of its own, under a role that etcd-roles prints, and told by the metrics.
+func TestALeaderHasTheTTLThatItAskedFor(t *testing.T) {
+	t.Parallel()
+	srv := protected(t, "user-service")
+	p := as(t, srv, "user-service")
+	root, leads := userOf(t, as(t, srv, "root")), discovery.DefaultPrefix+"-coordination/leader/user-service.report/"
+	if _, err := root.RoleGrantPermission(limit(t), "user-service", leads, clientv3.GetPrefixRangeEnd(leads), clientv3.PermissionType(clientv3.PermReadWrite)); err != nil {
+		t.Fatal(err)
+	}
+	s := build(t, p)
+	led := make(chan int64, 1)
+	leader, err := s.Leader("report", func(ctx context.Context, token int64) error {
+		led <- token
+		<-ctx.Done()
+		return nil
+	}, func(o *coordination.Options) { o.TTL = 30 * time.Second })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Work("report", leader.Run)
+	up(t, s)
+	next(t, led)
+	got, err := root.Get(limit(t), leads, clientv3.WithPrefix())
+	if err != nil || len(got.Kvs) != 1 {
+		t.Fatalf("keys %v, %v", got, err)
+	}
+	lease, err := root.TimeToLive(limit(t), clientv3.LeaseID(got.Kvs[0].Lease))
+	if err != nil || lease.GrantedTTL != 30 {
+		t.Errorf("lease %+v, %v", lease, err)
+	}
+	m := metrics(t, s)
+	of := " leader user-service.report"
+	if m["newsvc_coordination_held"+of] != 1 || m["newsvc_coordination_terms_total"+of] != 1 || m["newsvc_coordination_lost_total"+of] != 0 ||
+		m["newsvc_coordination_waiting"+of] != 0 || m["newsvc_coordination_wait_seconds_total"+of] <= 0 {
+		t.Errorf("metrics %v", m)
+	}
+	if _, err := s.Coordination(func(o *coordination.Options) { o.TTL = time.Millisecond }); err == nil || !strings.Contains(err.Error(), "ttl") {
+		t.Errorf("err = %v", err)
+	}
+}
+
+func next[T any](t *testing.T, ch <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-limit(t).Done():
+		t.Fatal("nobody came")
+		panic("unreachable")
+	}
+}
+
 func TestALeaderNeedsEtcd(t *testing.T) {
 	t.Parallel()
 	p, _, _ := params(t)
 	_, err := build(t, p).Leader("report", func(context.Context, int64) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), `leader "report": `) || !strings.Contains(err.Error(), "apptest.WithEtcd()") {
 		t.Errorf("err = %v", err)
-	}
-}
-
-func next(t *testing.T, ch <-chan int) int {
-	t.Helper()
-	select {
-	case n := <-ch:
-		return n
-	case <-limit(t).Done():
-		t.Fatal("nobody came")
-		return 0
 	}
 }

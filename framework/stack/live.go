@@ -76,9 +76,8 @@ func (l *Live) readEtcd(ctx context.Context, early *config.Config, src *config.S
 	if err != nil || app.ConfigPrefix == "" {
 		return err
 	}
-	if strings.HasPrefix(app.ConfigPrefix+"/", disc.Prefix+"/") || strings.HasPrefix(disc.Prefix+"/", app.ConfigPrefix+"/") {
-		return fmt.Errorf("app.config_prefix: %q and discovery.prefix %q lie within each other; choose one beside it, for example \"/newsvc/config/%s\"",
-			app.ConfigPrefix, disc.Prefix, src.Service)
+	if err := beside(app.ConfigPrefix, disc.Prefix, src.Service); err != nil {
+		return err
 	}
 	l.etcd, err = etcdsource.New(etcdsource.Options{
 		Prefix: app.ConfigPrefix, Service: src.Service, Dir: disc.CacheDir, CallTimeout: etcd.CallTimeout,
@@ -96,12 +95,26 @@ func (l *Live) readEtcd(ctx context.Context, early *config.Config, src *config.S
 		return err
 	}
 	switch st := l.etcd.State(); {
-	case st.Held:
-		l.started = "etcd holds no settings, but the copy does; those are in force: " + etcdsource.HeldHint
+	case len(st.Held) > 0 && st.Err == nil:
+		l.started = fmt.Sprintf("etcd has lost settings that the copy holds; those are in force (%s): %s", strings.Join(st.Held, ", "), etcdsource.HeldHint)
 	case st.FromCopy:
-		l.started = "etcd does not answer; the settings of the copy are in force"
+		l.started = "the settings in etcd can't be read; those of the copy are in force"
 	}
 	src.Layers = append(src.Layers[:len(src.Layers):len(src.Layers)], layer)
+	return nil
+}
+
+// beside refuses a prefix of settings that lies within one of services or of leaders, or the other way round: those who may write
+// there are not those who configure, and each would take the other's keys for its own.
+func beside(prefix, services, service string) error {
+	for _, other := range []struct{ prefix, what string }{
+		{services, "discovery.prefix"}, {coordinationPrefix(services), "where leaders and locks are kept,"},
+	} {
+		if strings.HasPrefix(prefix+"/", other.prefix+"/") || strings.HasPrefix(other.prefix+"/", prefix+"/") {
+			return fmt.Errorf("app.config_prefix: %q and %s %q lie within each other; choose one beside it, for example \"/newsvc/config/%s\"",
+				prefix, other.what, other.prefix, service)
+		}
+	}
 	return nil
 }
 
@@ -256,7 +269,7 @@ func (l *Live) configPage() map[string]any {
 	}
 	st := l.etcd.State()
 	page := map[string]any{
-		"prefix": st.Prefix, "keys": st.Keys, "revision": st.Revision, "as_of": st.AsOf, "from_copy": st.FromCopy, "held": st.Held,
+		"prefix": st.Prefix, "keys": st.Keys, "revision": st.Revision, "as_of": st.AsOf, "from_copy": st.FromCopy, "held": append([]string{}, st.Held...),
 	}
 	if st.Err != nil {
 		page["error"] = st.Err.Error()

@@ -372,6 +372,15 @@ func TestMetricsAreThoseOfTheirPage(t *testing.T) {
 	if err := callTo(t, s, service); err != nil {
 		t.Fatal(err)
 	}
+	locks, err := s.Coordination()
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := locks.TryLock(limit(t), "import")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Release() }()
 	families, err := s.Telemetry().Gatherer().Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -140,6 +140,8 @@ type Stack struct {
 	http   *httpserver.Server // nil until it listens
 	member *membership        // nil while nothing registers
 
+	coordination coordinationMetrics
+
 	watch     loop.Group
 	failOnce  sync.Once
 	drainOnce sync.Once

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,14 @@ type copied struct {
 	Prefix   string            `json:"prefix"`
 	AsOf     time.Time         `json:"as_of"`
 	Revision int64             `json:"revision"`
-	Settings map[string]string `json:"settings"` // by key of etcd; nil when there is no copy
+	Cluster  uint64            `json:"cluster,omitempty"`
+	Settings map[string]string `json:"settings"`       // by key of etcd; nil when there is no copy
+	Held     []string          `json:"held,omitempty"` // of them, the keys that etcd had lost
+}
+
+// stands says whether a copy tells all that next would.
+func (c *copied) stands(next copied) bool {
+	return c != nil && c.Cluster == next.Cluster && c.Revision <= next.Revision && maps.Equal(c.Settings, next.Settings) && slices.Equal(c.Held, next.Held)
 }
 
 // fileName can't be that of a service's instances, which lie in the same directory: no service has a dot in its name.
@@ -31,17 +39,24 @@ func (s *Source) Keep(l config.Layer) error {
 	if s.opt.Dir == "" || l.Name != s.Name() {
 		return nil
 	}
-	settings := make(map[string]string, len(l.Settings))
+	next := copied{Prefix: s.opt.Prefix, Settings: make(map[string]string, len(l.Settings))}
 	for _, set := range l.Settings {
-		settings[strings.TrimPrefix(set.Position.Name, "etcd ")] = set.Text
+		next.Settings[strings.TrimPrefix(set.Position.Name, "etcd ")] = set.Text
 	}
 	s.mu.Lock()
-	st, kept := s.state, s.kept
+	next.AsOf, next.Revision, next.Cluster = s.state.AsOf, s.last.revision, s.last.cluster
+	for key := range s.held {
+		if _, there := next.Settings[key]; there {
+			next.Held = append(next.Held, key)
+		}
+	}
+	kept := s.kept
 	s.mu.Unlock()
-	if kept != nil && maps.Equal(kept, settings) {
+	slices.Sort(next.Held)
+	if kept.stands(next) {
 		return nil
 	}
-	data, err := json.Marshal(copied{Prefix: s.opt.Prefix, AsOf: st.AsOf, Revision: st.Revision, Settings: settings})
+	data, err := json.Marshal(next)
 	if err == nil {
 		err = replace(s.opt.Dir, s.fileName(), data)
 	}
@@ -50,7 +65,7 @@ func (s *Source) Keep(l config.Layer) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kept = settings
+	s.kept = &next
 	return nil
 }
 
@@ -79,22 +94,39 @@ func (s *Source) readCopy() (copied, error) {
 	return c, nil
 }
 
-// replace makes the file appear whole or not at all.
+// abandoned is the age from which on a half-written copy is not somebody's who still writes.
+const abandoned = time.Minute
+
+// replace makes the file appear whole or not at all, also after the machine has lost its power, and removes what a process that was
+// killed meanwhile has left behind.
 func replace(dir, name string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, filepath.Base(name)+".*.tmp")) // the pattern is fine
+	for _, old := range left {
+		if info, err := os.Lstat(old); err == nil && time.Since(info.ModTime()) > abandoned {
+			_ = os.Remove(old) // it only takes up room
+		}
 	}
 	tmp, err := os.CreateTemp(dir, filepath.Base(name)+".*.tmp") // for the user alone
 	if err != nil {
 		return err
 	}
 	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Sync() // or the new name could be there before what it names
+	}
 	err = errors.Join(err, tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), name)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	if d, err := os.Open(dir); err == nil { // that the name lasts is nice to have, and not every system can do it
+		_ = d.Sync()
+		_ = d.Close()
 	}
 	return nil
 }

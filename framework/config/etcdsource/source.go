@@ -6,8 +6,12 @@
 // <prefix>/config.yaml the whole; the longer key wins.
 //
 // Its care is that a process never loses settings by a fault of etcd: while etcd is away, or after it was wiped, what was
-// known stays, and a process that starts then takes the copy on disk. It knows nothing of keys and types, and so not whether
-// a setting is good; that tells whoever loads the layer, with [Source.Keep]. It owns no client.
+// known stays, and a process that starts then takes the copy on disk. While a wiped etcd is being filled again, each key that
+// is not there yet is held: it stays as it was known, until it is written, or seen being deleted, or until the key
+// <prefix>/config.complete says that what is there is all.
+//
+// It knows nothing of keys and types, and so not whether a setting is good; that tells whoever loads the layer, with
+// [Source.Keep]. It owns no client.
 package etcdsource
 
 import (
@@ -20,6 +24,8 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
@@ -36,6 +42,8 @@ const (
 	maxKeys = 1000
 	// whole is the key, below the prefix, of a document with everything.
 	whole = "config.yaml"
+	// complete is the key, below the prefix, that says that nothing is missing from what is there. It is no setting.
+	complete = "config.complete"
 
 	retryBase, retryMax = 100 * time.Millisecond, 3 * time.Second
 )
@@ -62,8 +70,10 @@ type Source struct {
 
 	mu      sync.Mutex // guards what follows; nothing is called under it
 	started bool
-	current map[string]string // what was handed out, by key of etcd
-	kept    map[string]string // what the copy on disk holds; nil when that is not known
+	current map[string]string // what was handed out, by key of etcd: what etcd holds, and what is held
+	held    map[string]bool   // the keys of current that etcd has lost
+	last    listing           // what etcd held as far as it was told; without versions when that is known from a copy
+	kept    *copied           // what the copy on disk holds; nil when that is not known
 	state   State
 }
 
@@ -72,13 +82,14 @@ type State struct {
 	// Prefix is where the settings lie, Keys how many are in use.
 	Prefix string
 	Keys   int
-	// Revision is etcd's revision of them, AsOf when etcd was last heard of; both are those of the copy while FromCopy.
+	// Revision is etcd's revision of them, AsOf when etcd was last heard of; both are those of the copy until etcd was.
 	Revision int64
 	AsOf     time.Time
-	// FromCopy says that what is in use was read from disk.
+	// FromCopy says that all that is in use was read from disk.
 	FromCopy bool
-	// Held says that etcd holds nothing although nobody was seen deleting it; what was known stays in use.
-	Held bool
+	// Held are the keys that etcd has lost: they are not there although nobody was seen deleting them, and etcd was wiped or
+	// restored, or all is gone at once. What was known of them stays in use. See [HeldHint].
+	Held []string
 	// Err is why etcd can't be read at present; nil when it can.
 	Err error
 }
@@ -114,8 +125,8 @@ func (s *Source) State() State {
 }
 
 // First returns the settings for a start: those of etcd if it answers within three seconds, else the copy on disk. It is an
-// error when there is neither. An etcd that holds nothing while the copy holds something counts as one that was wiped:
-// the copy is taken, and a warning is due, which [State.Held] tells.
+// error when there is neither. When the copy shows that etcd was wiped or restored since it was written, the keys that etcd
+// does not have are taken from the copy, and a warning is due, which [State.Held] tells.
 func (s *Source) First(ctx context.Context, cli *clientv3.Client) (config.Layer, error) {
 	limited, cancel := context.WithTimeout(ctx, firstWait)
 	defer cancel()
@@ -128,20 +139,22 @@ func (s *Source) First(ctx context.Context, cli *clientv3.Client) (config.Layer,
 	}
 	c, cerr := s.readCopy()
 	switch {
-	case err == nil && (len(l.settings) > 0 || cerr != nil || len(c.Settings) == 0):
-		return s.take(l, false), nil
 	case err == nil:
-		layer := s.takeCopy(c, nil)
-		s.mu.Lock()
-		s.state.Held = true
-		s.mu.Unlock()
-		return layer, nil
+		lost := false
+		if cerr == nil && c.Settings != nil {
+			lost = len(l.settings) == 0 || l.before(listing{revision: c.Revision, cluster: c.Cluster})
+			s.believe(c, lost)
+		}
+		return s.take(l, nil, lost), nil
 	case ctx.Err() != nil:
 		return config.Layer{}, context.Cause(ctx)
 	case cerr == nil && c.Settings != nil:
 		return s.takeCopy(c, s.explain(cli, err)), nil
 	}
 	text := "start etcd, or unset app.config_prefix"
+	if refused(err) {
+		text = "give its user what it needs, or unset app.config_prefix"
+	}
 	switch {
 	case cerr != nil:
 		text = cerr.Error() + "; " + text
@@ -163,16 +176,45 @@ func (s *Source) Copy() (config.Layer, bool) {
 }
 
 func (s *Source) explain(cli *clientv3.Client, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Unavailable {
+	switch code := status.Code(err); {
+	case refused(err):
+		err = fmt.Errorf("it refuses this user: %w; \"newsvc etcd-roles %s --config-prefix %s\" prints what the user needs", err, s.opt.Service, s.opt.Prefix)
+	case errors.Is(err, context.DeadlineExceeded) || code == codes.DeadlineExceeded || code == codes.Unavailable:
 		err = fmt.Errorf("it does not answer: %w", err)
 	}
 	return fmt.Errorf("read the configuration below %q from etcd at %q: %w", s.opt.Prefix, strings.Join(cli.Endpoints(), ", "), err)
 }
 
+// refused says whether etcd answered, and that this user may not read.
+func refused(err error) bool {
+	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrAuthFailed) || errors.Is(err, rpctypes.ErrUserEmpty)
+}
+
 // listing is everything below the prefix at one revision.
 type listing struct {
 	settings map[string]string
+	versions map[string]int64 // the revision that wrote each key; nil when that is not known
+	complete bool             // the key that says so is there
 	revision int64
+	cluster  uint64
+}
+
+// before says whether l, which was read later than o, is from an etcd that does not go on from there: one that was wiped,
+// restored, or set up anew. Its revision is lower then, or it is another cluster; or, when it has written much since, it holds
+// keys that were written at a time that o should have seen.
+func (l listing) before(o listing) bool {
+	if o.cluster != 0 && l.cluster != o.cluster || l.revision < o.revision {
+		return true
+	}
+	if o.versions == nil {
+		return false
+	}
+	for key, at := range l.versions {
+		if at <= o.revision && o.versions[key] != at {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Source) list(ctx context.Context, cli *clientv3.Client) (listing, error) {
@@ -185,33 +227,66 @@ func (s *Source) list(ctx context.Context, cli *clientv3.Client) (listing, error
 	if len(resp.Kvs) > maxKeys {
 		return listing{}, fmt.Errorf("there are more than %d keys below it; app.config_prefix is to name a prefix that holds settings of this service only", maxKeys)
 	}
-	l := listing{settings: make(map[string]string, len(resp.Kvs)), revision: resp.Header.GetRevision()}
+	l := listing{
+		settings: make(map[string]string, len(resp.Kvs)), versions: make(map[string]int64, len(resp.Kvs)),
+		revision: resp.Header.GetRevision(), cluster: resp.Header.GetClusterId(),
+	}
 	for _, kv := range resp.Kvs {
-		l.settings[string(kv.Key)] = string(kv.Value)
+		s.put(&l, kv)
 	}
 	return l, nil
 }
 
-// take makes l what is in use and returns it as a layer. With hold, a list that is empty all at once is not believed.
-func (s *Source) take(l listing, hold bool) config.Layer {
+// put adds a key to a listing.
+func (s *Source) put(l *listing, kv *mvccpb.KeyValue) {
+	l.versions[string(kv.Key)] = kv.ModRevision
+	if string(kv.Key) == s.opt.Prefix+"/"+complete {
+		l.complete = true
+		return
+	}
+	l.settings[string(kv.Key)] = string(kv.Value)
+}
+
+// take makes what etcd holds what is in use, together with what is held, and returns it as a layer. deleted are keys that were
+// seen being deleted; with lost, keys that are not there are held from now on.
+func (s *Source) take(l listing, deleted []string, lost bool) config.Layer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.started = true
-	s.state.Revision, s.state.AsOf, s.state.Err = l.revision, time.Now(), nil
-	if hold && len(l.settings) == 0 && len(s.current) > 0 {
-		s.state.Held = true
-		return s.layer(s.current)
+	held := map[string]bool{}
+	for key := range s.current {
+		if _, there := l.settings[key]; !there && !l.complete && (lost || s.held[key]) && !slices.Contains(deleted, key) {
+			held[key] = true
+		}
 	}
-	s.current = l.settings
-	s.state.Held, s.state.FromCopy, s.state.Keys = false, false, len(l.settings)
-	return s.layer(s.current)
+	use := maps.Clone(l.settings)
+	for key := range held {
+		use[key] = s.current[key]
+	}
+	s.started, s.last, s.current, s.held = true, l, use, held
+	s.state.Revision, s.state.AsOf, s.state.Err = l.revision, time.Now(), nil
+	s.state.Keys, s.state.Held = len(use), slices.Sorted(maps.Keys(held))
+	s.state.FromCopy = s.state.FromCopy && len(held) > 0 && len(held) == len(use)
+	return s.layer(use)
+}
+
+// believe takes over, before the first list, what the copy knows of keys that etcd has lost, or all of it.
+func (s *Source) believe(c copied, all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept, s.state.FromCopy = &c, all
+	s.current, s.held = c.Settings, map[string]bool{}
+	for _, key := range c.Held {
+		s.held[key] = true
+	}
 }
 
 func (s *Source) takeCopy(c copied, why error) config.Layer {
+	s.believe(c, true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.started, s.current, s.kept = true, c.Settings, c.Settings
-	s.state.FromCopy, s.state.Keys, s.state.Revision, s.state.AsOf, s.state.Err = true, len(c.Settings), c.Revision, c.AsOf, why
+	s.started = true
+	s.last = listing{revision: c.Revision, cluster: c.Cluster} // so that the next list tells what was lost since
+	s.state.Keys, s.state.Revision, s.state.AsOf, s.state.Err, s.state.Held = len(c.Settings), c.Revision, c.AsOf, why, c.Held
 	return s.layer(c.Settings)
 }
 
@@ -227,7 +302,7 @@ func (s *Source) layer(settings map[string]string) config.Layer {
 		if key == s.opt.Prefix+"/"+whole {
 			return -1
 		}
-		return strings.Count(key, "/")
+		return strings.Count(key, "/") + strings.Count(key, ".") // a dot parts a key of the configuration just as well
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(settings), func(a, b string) int {
 		if d := rank(a) - rank(b); d != 0 {
@@ -245,6 +320,9 @@ func (s *Source) layer(settings map[string]string) config.Layer {
 }
 
 // HeldHint says what to do about [State.Held].
-const HeldHint = "write the settings again; to do without them, write any key below the prefix and delete it again"
+const HeldHint = "write them again; when what is in etcd is all there is to be, write the key config.complete below the prefix, with any value"
 
-var errEnded = errors.New("the watch ended without a reason")
+var (
+	errEnded  = errors.New("the watch ended without a reason")
+	errSilent = errors.New("the watch was not answered")
+)

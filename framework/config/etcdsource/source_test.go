@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,9 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/config/etcdsource"
@@ -120,7 +124,8 @@ func (l *lab) watch(s *etcdsource.Source) <-chan config.Layer {
 	out := make(chan config.Layer, 100)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(l.t.Context()))
 	done := make(chan struct{})
-	go func() { defer close(done); s.Watch(ctx, l.cli, func(layer config.Layer) { out <- layer }) }()
+	cli := l.cli
+	go func() { defer close(done); s.Watch(ctx, cli, func(layer config.Layer) { out <- layer }) }()
 	l.t.Cleanup(func() { cancel(); <-done })
 	return out
 }
@@ -207,7 +212,7 @@ func TestWatchTellsEachChangeOnce(t *testing.T) {
 	}
 	l.del("c")
 	l.next(layers, "") // seen being deleted, so it is believed
-	if s.State().Held {
+	if len(s.State().Held) > 0 {
 		t.Error("a deletion is held")
 	}
 }
@@ -268,6 +273,23 @@ func TestCompactionWhileAwayLeadsToANewList(t *testing.T) {
 	l.next(layers, "a=x4 b=1")
 }
 
+// wipe puts an empty etcd in the place of the one that is there.
+func (l *lab) wipe() {
+	l.t.Helper()
+	l.stop()
+	l.cfg.Dir = l.t.TempDir()
+	l.start()
+}
+
+func (l *lab) held(s *etcdsource.Source, want ...string) {
+	l.t.Helper()
+	var keys []string
+	for _, key := range want {
+		keys = append(keys, prefix+"/"+key)
+	}
+	l.eventually(fmt.Sprintf("that %q are held", want), func() bool { return slices.Equal(s.State().Held, keys) })
+}
+
 func TestWipedEtcdTakesNothingAway(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -277,23 +299,241 @@ func TestWipedEtcdTakesNothingAway(t *testing.T) {
 	s := l.source(etcdsource.Options{})
 	l.first(s)
 	layers := l.watch(s)
-	l.stop()
-	l.cfg.Dir = t.TempDir()
-	l.start()
-	l.eventually("that the wipe is known", func() bool { return s.State().Held })
-	if len(layers) != 0 || s.State().Keys != 1 {
-		t.Errorf("told %d changes, %d keys", len(layers), s.State().Keys)
+	l.wipe()
+	l.held(s, "a")
+	if got := show(<-layers); got != "a=19" || s.State().Keys != 1 {
+		t.Errorf("in use: %q, %d keys", got, s.State().Keys)
 	}
-	if n := l.logs.FilterMessageSnippet("nobody was seen deleting it").Len(); n != 1 {
+	if n := l.logs.FilterMessageSnippet("nobody was seen deleting them").Len(); n != 1 {
 		t.Errorf("the wipe is told %d times", n)
 	}
 	l.put("a", "again")
 	l.next(layers, "a=again")
-	if s.State().Held {
+	if len(s.State().Held) > 0 {
 		t.Error("it is held although it was written again")
 	}
 	l.del("a")
 	l.next(layers, "")
+}
+
+func TestAWipedEtcdThatIsFilledAgainDropsNothing(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	dir := t.TempDir()
+	for i := range 20 {
+		l.put("a", fmt.Sprint(i))
+	}
+	l.put("b", "1")
+	l.put("c", "1")
+	s := l.source(etcdsource.Options{Dir: dir})
+	if err := s.Keep(l.first(s)); err != nil {
+		t.Fatal(err)
+	}
+	layers := l.watch(s)
+	l.wipe()
+	l.held(s, "a", "b", "c")
+	l.put("b", "2")
+	l.next(layers, "a=19 b=2 c=1")
+	l.held(s, "a", "c")
+
+	// A start meanwhile knows the same, from the copy, and from one that was made since.
+	again := l.source(etcdsource.Options{Dir: dir})
+	if got := show(l.first(again)); got != "a=19 b=2 c=1" || again.State().FromCopy || len(again.State().Held) != 2 {
+		t.Errorf("a start meanwhile has %q, state %+v", got, again.State())
+	}
+	keep := func(want string) {
+		t.Helper()
+		l.next(layers, want)
+		layer := l.first(again)
+		if err := again.Keep(layer); err != nil || show(layer) != want {
+			t.Errorf("kept %q, %v", show(layer), err)
+		}
+		again = l.source(etcdsource.Options{Dir: dir})
+	}
+	l.put("d", "1")
+	keep("a=19 b=2 c=1 d=1")
+	if got := show(l.first(again)); got != "a=19 b=2 c=1 d=1" || len(again.State().Held) != 2 {
+		t.Errorf("after that copy: %q, state %+v", got, again.State())
+	}
+	l.del("d") // is a deletion as ever
+	keep("a=19 b=2 c=1")
+
+	l.put("c", "1") // the same value as before
+	l.next(layers, "a=19 b=2 c=1")
+	l.held(s, "a")
+	l.put("a", "20")
+	l.next(layers, "a=20 b=2 c=1")
+	l.held(s)
+	if n := l.logs.FilterMessageSnippet("no setting is missing").Len(); n != 1 {
+		t.Errorf("the end is told %d times", n)
+	}
+	l.del("c")
+	l.next(layers, "a=20 b=2")
+}
+
+func TestWhatAWipedEtcdLostIsGivenUpWhenToldSo(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	dir := t.TempDir()
+	l.put("a", "1")
+	l.put("b", "1")
+	l.put("c", "1")
+	s := l.source(etcdsource.Options{Dir: dir})
+	if err := s.Keep(l.first(s)); err != nil {
+		t.Fatal(err)
+	}
+	layers := l.watch(s)
+	l.wipe()
+	l.held(s, "a", "b", "c")
+	l.put("a", "2")
+	l.next(layers, "a=2 b=1 c=1")
+	l.put("b", "2")
+	l.del("b") // one key
+	l.next(layers, "a=2 c=1")
+	l.put("config.complete", "") // all of them
+	l.next(layers, "a=2")
+	l.held(s)
+	if got := show(l.first(l.source(etcdsource.Options{Dir: dir}))); got != "a=2" {
+		t.Errorf("a start has %q", got)
+	}
+	l.del("a")
+	l.next(layers, "")
+	l.del("config.complete")
+	l.put("b", "3")
+	l.next(layers, "b=3")
+}
+
+// The new etcd has more revisions than the old one by the time at which it is seen. What it was first filled with tells that it is
+// another one, or that the missing keys were never deleted.
+func TestAWipedEtcdThatHasOvertakenTheOldOneIsKnown(t *testing.T) {
+	t.Parallel()
+	for name, keys := range map[string][]string{
+		"settings first":   {prefix + "/b", "/x", "/x", "/x", "/x", "/x", "/x"},
+		"other keys first": {"/x", "/x", "/x", "/x", "/x", "/x", prefix + "/b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.put("a", "1")
+			l.put("b", "1")
+			l.put("c", "1")
+			s := l.source(etcdsource.Options{})
+			l.first(s)
+			layers := l.watch(s)
+			l.stop()
+			l.eventually("that the outage is known", func() bool { return s.State().Err != nil })
+			addr := l.cfg.ClientAddr
+			l.cfg.ClientAddr, l.cfg.Dir = "", t.TempDir()
+			l.start() // behind the back of the watch, at another address
+			other := l.client(l.srv.Addr())
+			for _, key := range keys {
+				if _, err := other.Put(l.ctx(), key, "2"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.stop()
+			l.cfg.ClientAddr = addr
+			l.start()
+			l.next(layers, "a=1 b=2 c=1")
+			l.held(s, "a", "c")
+		})
+	}
+}
+
+func TestADeletionDuringAnOutageIsBelieved(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("a", "1")
+	l.put("b", "1")
+	s := l.source(etcdsource.Options{})
+	l.first(s)
+	layers := l.watch(s)
+	l.stop()
+	l.eventually("that the outage is known", func() bool { return s.State().Err != nil })
+	addr := l.cfg.ClientAddr
+	l.cfg.ClientAddr = ""
+	l.start()
+	other := l.client(l.srv.Addr())
+	if _, err := other.Delete(l.ctx(), prefix+"/b"); err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	l.cfg.ClientAddr = addr
+	l.start()
+	l.next(layers, "a=1")
+	l.put("a", "2")
+	l.next(layers, "a=2")
+	if len(s.State().Held) > 0 {
+		t.Errorf("held: %v", s.State().Held)
+	}
+}
+
+// Something between here and etcd lets no watch through.
+func TestWithoutWatchesListsAreBelieved(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("a", "1")
+	l.put("b", "1")
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{l.srv.Addr()}, Logger: zap.NewNop(), DialOptions: []grpc.DialOption{
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			if strings.Contains(method, "Watch") {
+				return nil, status.Error(codes.Unavailable, "no watch comes through")
+			}
+			return next(ctx, desc, cc, method, opts...)
+		}),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cli.Close() })
+	writer := l.cli
+	l.cli = cli
+	s := l.source(etcdsource.Options{Resync: 50 * time.Millisecond})
+	l.first(s)
+	layers := l.watch(s)
+	l.cli = writer
+	l.put("a", "2")
+	l.next(layers, "a=2 b=1")
+	l.del("b")
+	l.next(layers, "a=2")
+	if len(s.State().Held) > 0 {
+		t.Errorf("held: %v", s.State().Held)
+	}
+}
+
+func TestTheLongerKeyWinsHoweverItIsWritten(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("clients/user-service", "{timeout: 1s}")
+	l.put("clients.user-service.timeout", "2s")
+	layer := l.first(l.source(etcdsource.Options{}))
+	if got := show(layer); got != "clients.user-service={timeout: 1s} clients.user-service.timeout=2s" {
+		t.Errorf("in this order: %q", got)
+	}
+}
+
+func TestACopyLeavesNoHalvesBehind(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	dir := t.TempDir()
+	left, fresh := filepath.Join(dir, "user-service.config.json.123.tmp"), filepath.Join(dir, "user-service.config.json.456.tmp")
+	for _, name := range []string{left, fresh} { // of a process that was killed, and of one that writes at this moment
+		if err := os.WriteFile(name, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(left, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	l.put("a", "1")
+	s := l.source(etcdsource.Options{Dir: dir})
+	if err := s.Keep(l.first(s)); err != nil {
+		t.Fatal(err)
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, "*"))
+	if diff := cmp.Diff([]string{filepath.Join(dir, "user-service.config.json"), fresh}, names); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
 }
 
 func TestStartWithoutEtcdTakesTheCopy(t *testing.T) {
@@ -354,13 +594,18 @@ func TestStartAfterAWipeTakesTheCopy(t *testing.T) {
 	l.cfg.Dir = t.TempDir()
 	l.start()
 	s = l.source(etcdsource.Options{Dir: dir})
-	if got := show(l.first(s)); got != "a=1" || !s.State().Held {
+	if got := show(l.first(s)); got != "a=1" || len(s.State().Held) != 1 || !s.State().FromCopy {
 		t.Errorf("settings %q, state %+v", got, s.State())
 	}
 	layers := l.watch(s)
 	l.put("b", "1")
-	l.next(layers, "b=1")
+	l.next(layers, "a=1 b=1")
+	if st := s.State(); st.FromCopy || len(st.Held) != 1 {
+		t.Errorf("state %+v", st)
+	}
 	l.del("b")
+	l.next(layers, "a=1")
+	l.put("config.complete", "yes")
 	l.next(layers, "")
 	if err := s.Keep(config.Layer{Name: s.Name()}); err != nil {
 		t.Fatal(err)
@@ -457,8 +702,12 @@ func TestReaderWithoutOtherRightsOutlivesItsTokens(t *testing.T) {
 	l.next(layers, "a=2")
 	must(admin.RoleRevokePermission(l.ctx(), "reader", prefix+"/", clientv3.GetPrefixRangeEnd(prefix+"/")))
 	l.eventually("that the right is gone", func() bool { return s.State().Err != nil })
-	if err := s.State().Err; !strings.Contains(err.Error(), "permission denied") || s.State().Keys != 1 {
+	if err := s.State().Err; !strings.Contains(err.Error(), "permission denied") || strings.Contains(err.Error(), "does not answer") ||
+		!strings.Contains(err.Error(), "newsvc etcd-roles user-service --config-prefix "+prefix) || s.State().Keys != 1 {
 		t.Errorf("state %+v", s.State())
+	}
+	if _, err := l.source(etcdsource.Options{}).First(l.ctx(), l.cli); err == nil || strings.Contains(err.Error(), "does not answer") || strings.Contains(err.Error(), "start etcd") {
+		t.Errorf("a start says %v", err)
 	}
 	grant()
 	must(admin.Put(l.ctx(), prefix+"/a", "3"))

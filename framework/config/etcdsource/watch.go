@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -22,13 +23,17 @@ import (
 // comes back, and every [Options.Resync]. Whatever the reason for which a watch can't go on (compaction, an expired token, no
 // leader, an etcd that was restored), a new list is the answer.
 //
-// That all keys are gone is believed when they were seen being deleted, and not when a list is empty at once: that is what
-// an etcd that lost its data looks like.
+// changed is called too when keys begin or cease to be held, with settings that may be the same. A key that is missing from a list
+// counts as deleted when etcd's history has its deletion, or when that part of history was compacted and other keys are still
+// there. It does not when all keys are missing at once, nor in an etcd with an earlier revision, of another cluster, or with a
+// history that does not fit: that is what one that lost its data looks like.
 func (s *Source) Watch(ctx context.Context, cli *clientv3.Client, changed func(config.Layer)) {
 	kicks := make(chan struct{}, 1)
 	conn := loop.Start(ctx, func(ctx context.Context) { watchConnection(ctx, cli, kicks) })
 	defer conn.Stop()
-	f := &follower{s: s, cli: cli, kicks: kicks, changed: changed}
+	s.mu.Lock()
+	f := &follower{s: s, cli: cli, kicks: kicks, changed: changed, last: s.last}
+	s.mu.Unlock()
 	bo := backoff.New(retryBase, retryMax)
 	for ctx.Err() == nil {
 		if f.round(ctx) == nil {
@@ -46,10 +51,14 @@ type follower struct {
 	kicks   <-chan struct{} // the connection came or went
 	changed func(config.Layer)
 	last    listing // what etcd held as far as it was told
+	unheard int     // how often in a row history could not be asked for what is missing
 }
 
-// confirm is how long the history of a list that is empty at once may take.
+// confirm is how long the history of a list that lacks keys may take.
 const confirm = 2 * time.Second
+
+// maxUnheard is how often history is asked before lists alone are believed, because something breaks all watches.
+const maxUnheard = 3
 
 // round lists, and watches from there until it is time for the next list. Its error asks for a pause before that.
 func (f *follower) round(ctx context.Context) error {
@@ -60,17 +69,38 @@ func (f *follower) round(ctx context.Context) error {
 		}
 		return err
 	}
-	if len(l.settings) == 0 && len(f.last.settings) > 0 && l.revision >= f.last.revision {
-		// Was it deleted, a moment ago? Then history knows.
-		overdue, err := f.follow(ctx, confirm)
-		if len(f.last.settings) == 0 || !overdue && !errors.Is(err, rpctypes.ErrCompacted) {
-			return err
+	lost := l.before(f.last)
+	if !lost && f.misses(l) {
+		// Were they deleted, a moment ago or during an outage? Then history knows, and tells.
+		heard, err := f.follow(ctx, confirm, true)
+		switch {
+		case errors.Is(err, rpctypes.ErrCompacted): // nobody can say any more
+		case err == nil && (!heard || !f.misses(l)):
+			return nil
+		case err == nil:
+			lost = true
+		default:
+			if f.unheard++; f.unheard < maxUnheard {
+				return err
+			}
 		}
 	}
+	f.unheard = 0
+	lost = lost || len(l.settings) == 0
 	f.last = l
-	f.s.update(l, true, f.changed)
-	_, err = f.follow(ctx, backoff.Spread(f.s.opt.Resync, 0.2))
+	f.s.update(l, nil, lost, f.changed)
+	_, err = f.follow(ctx, backoff.Spread(f.s.opt.Resync, 0.2), false)
 	return err
+}
+
+// misses says whether a list lacks a key that was not seen being deleted.
+func (f *follower) misses(l listing) bool {
+	for key := range f.last.settings {
+		if _, there := l.settings[key]; !there {
+			return true
+		}
+	}
+	return false
 }
 
 // watchConnection tells when the connection to etcd is lost, which a watch does not, or there again: an etcd that was restored
@@ -87,15 +117,15 @@ func watchConnection(ctx context.Context, cli *clientv3.Client, kicks chan<- str
 	}
 }
 
-// follow watches from behind what was told last, for a while or until the connection comes or goes. Its error tells that the watch
-// broke.
-func (f *follower) follow(ctx context.Context, during time.Duration) (overdue bool, err error) {
+// follow watches from behind what was told last, for a while or until the connection comes or goes. With history, the while begins
+// when etcd has answered, and that it does not is an error. The error tells that the watch broke, overdue that all of the while is over.
+func (f *follower) follow(ctx context.Context, during time.Duration, history bool) (overdue bool, err error) {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	w := clientv3.NewWatcher(f.cli) // its own stream: closing it ends it, and nobody else's
 	opened := make(chan clientv3.WatchChan, 1)
 	from := f.last.revision + 1
 	open := loop.Start(ctx, func(context.Context) { // Watch waits for etcd, for as long as it takes
-		opened <- w.Watch(ctx, f.s.opt.Prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(from))
+		opened <- w.Watch(ctx, f.s.opt.Prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify())
 	})
 	defer func() { cancel(); open.Stop(); _ = w.Close() }()
 	var events clientv3.WatchChan
@@ -106,6 +136,9 @@ func (f *follower) follow(ctx context.Context, during time.Duration) (overdue bo
 		case <-ctx.Done():
 			return false, nil
 		case <-due.C:
+			if history {
+				return false, errSilent
+			}
 			return true, nil
 		case <-f.kicks:
 			return false, nil
@@ -117,6 +150,10 @@ func (f *follower) follow(ctx context.Context, during time.Duration) (overdue bo
 			if err := resp.Err(); err != nil {
 				return false, err
 			}
+			if resp.Created && history {
+				history = false
+				due.Reset(during)
+			}
 			f.take(resp)
 		}
 	}
@@ -127,35 +164,47 @@ func (f *follower) take(resp clientv3.WatchResponse) {
 	if len(resp.Events) == 0 {
 		return
 	}
-	settings := maps.Clone(f.last.settings)
+	now := f.last
+	now.settings, now.versions = maps.Clone(now.settings), maps.Clone(now.versions)
+	var deleted []string
 	for _, e := range resp.Events {
-		if e.Type == clientv3.EventTypeDelete {
-			delete(settings, string(e.Kv.Key))
-		} else {
-			settings[string(e.Kv.Key)] = string(e.Kv.Value)
+		key := string(e.Kv.Key)
+		if e.Type != clientv3.EventTypeDelete {
+			f.s.put(&now, e.Kv)
+			continue
 		}
+		if key == f.s.opt.Prefix+"/"+complete {
+			now.complete = false
+		}
+		delete(now.settings, key)
+		delete(now.versions, key)
+		deleted = append(deleted, key)
 	}
-	// The header may be ahead of the events.
-	f.last = listing{settings: settings, revision: resp.Events[len(resp.Events)-1].Kv.ModRevision}
-	f.s.update(f.last, false, f.changed)
+	now.revision = resp.Events[len(resp.Events)-1].Kv.ModRevision // the header may be ahead of the events
+	f.last = now
+	f.s.update(now, deleted, false, f.changed)
 }
 
-// update takes in what etcd holds now and tells when it is something else.
-func (s *Source) update(l listing, hold bool, changed func(config.Layer)) {
+// update takes in what etcd holds now and tells when something else is in use, or held.
+func (s *Source) update(l listing, deleted []string, lost bool, changed func(config.Layer)) {
 	s.mu.Lock()
-	before, was := s.current, s.state
-	started := s.started
+	before, started, was := s.current, s.started, s.state
 	s.mu.Unlock()
-	layer := s.take(l, hold)
-	now := s.State()
+	layer := s.take(l, deleted, lost)
+	s.mu.Lock()
+	same, now := maps.Equal(before, s.current), s.state
+	s.mu.Unlock()
 	if was.Err != nil {
 		s.opt.Log.Info("the configuration in etcd can be read again", zap.String("prefix", s.opt.Prefix), zap.Int64("revision", now.Revision))
 	}
 	switch {
-	case now.Held && !was.Held:
-		s.opt.Log.Warn("the configuration in etcd is gone and nobody was seen deleting it; what was known stays in force: "+HeldHint,
-			zap.String("prefix", s.opt.Prefix), zap.Int("keys", now.Keys))
-	case !now.Held && (!started || !maps.Equal(before, l.settings)):
+	case len(now.Held) > 0 && len(was.Held) == 0:
+		s.opt.Log.Warn("settings in etcd are gone and nobody was seen deleting them; what was known stays in force: "+HeldHint,
+			zap.String("prefix", s.opt.Prefix), zap.Strings("keys", now.Held))
+	case len(now.Held) == 0 && len(was.Held) > 0:
+		s.opt.Log.Info("no setting is missing from etcd any more", zap.String("prefix", s.opt.Prefix))
+	}
+	if !started || !same || !slices.Equal(now.Held, was.Held) {
 		changed(layer)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,20 +28,21 @@ type roles struct {
 
 func newEtcdRoles(g *globals) *cobra.Command {
 	var prefix, config string
-	var leaders, locks []string
+	var leaders, leaderships, locks []string
 	var password bool
 	cmd := &cobra.Command{
 		Use:   "etcd-roles SERVICE",
 		Short: "the user and role that a service needs in etcd, as etcdctl commands",
 		Long: `Etcd-roles prints the etcdctl commands that make a user and a role with what a service needs in etcd, and nothing
-more: to write its own instances and to read those of all services. It changes nothing by itself.
+more: to write its own instances and to read those of all services, and with the flags below to read its settings, to lead
+and to lock. It changes nothing by itself.
 
 The user has the service's name and no password: the service proves who it is by a client certificate with that common
 name (etcd.tls), which costs etcd less than passwords do. With --password, etcdctl asks for one; the service gets it as
 etcd.username and etcd.password. Permissions count once authentication is on: etcdctl auth enable, with a user root.`,
 		Example: `  newsvc etcd-roles user-service
   newsvc etcd-roles user-service --prefix /newsvc/eu --password
-  newsvc etcd-roles report-service --leader nightly-report
+  newsvc etcd-roles report-service --leader nightly --config-prefix /newsvc/config/report-service
   newsvc etcd-roles user-service | sh`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -52,7 +55,7 @@ etcd.username and etcd.password. Permissions count once authentication is on: et
 			if err != nil {
 				return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: cmd.CommandPath() + " user-service", Err: err}
 			}
-			for _, text := range append(append([]string{prefix, config}, leaders...), locks...) {
+			for _, text := range slices.Concat([]string{prefix, config}, leaders, leaderships, locks) {
 				if !plain.MatchString(text) {
 					return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("%q is no name or prefix; letters, digits and / . _ - are accepted, as shells read what is printed", text), Fix: cmd.CommandPath() + " --help"}
 				}
@@ -62,14 +65,22 @@ etcd.username and etcd.password. Permissions count once authentication is on: et
 				return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: "--prefix " + discovery.DefaultPrefix, Err: err}
 			}
 			r := roles{Service: n.Service, Permissions: access, Password: password}
-			for _, name := range leaders {
-				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: prefix + "-coordination/leader/" + name + "/", Write: true})
+			coordination := prefix + "-coordination"
+			for _, name := range leaders { // stack.Leader puts the service's name before that
+				leaderships = append(leaderships, n.Service+"."+name)
+			}
+			for _, name := range leaderships {
+				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: coordination + "/leader/" + name + "/", Write: true})
 			}
 			for _, name := range locks {
-				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: prefix + "-coordination/lock/" + name + "/", Write: true})
+				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: coordination + "/lock/" + name + "/", Write: true})
 			}
 			if config != "" {
-				if err := discovery.CheckPrefix(config); err != nil {
+				err := discovery.CheckPrefix(config)
+				if err == nil && (within(config, prefix) || within(config, coordination)) {
+					err = fmt.Errorf("settings below %q and what lies below %q would lie within each other", config, prefix)
+				}
+				if err != nil {
 					return &problem.Error{Exit: problem.Usage, What: err.Error(), Fix: "--config-prefix /newsvc/config/" + n.Service, Err: err}
 				}
 				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: config + "/"})
@@ -85,10 +96,16 @@ etcd.username and etcd.password. Permissions count once authentication is on: et
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", discovery.DefaultPrefix, "discovery.prefix of the service: the `prefix` of all services in etcd")
 	cmd.Flags().StringVar(&config, "config-prefix", "", "app.config_prefix of the service: it also reads settings below this `prefix`")
-	cmd.Flags().StringArrayVar(&leaders, "leader", nil, "the service also takes part in the leadership of this `name`; may be repeated")
+	cmd.Flags().StringArrayVar(&leaders, "leader", nil, "the service also leads under this `name`, as stack.Leader takes it; may be repeated")
+	cmd.Flags().StringArrayVar(&leaderships, "leadership", nil, "the service also leads under this `name`, as Coordinator.Lead takes it, without the service's; may be repeated")
 	cmd.Flags().StringArrayVar(&locks, "lock", nil, "the service also takes the lock of this `name`; may be repeated")
 	cmd.Flags().BoolVar(&password, "password", false, "the user has a password, which etcdctl asks for")
 	return cmd
+}
+
+// within says whether one of two prefixes lies in the other.
+func within(a, b string) bool {
+	return strings.HasPrefix(a+"/", b+"/") || strings.HasPrefix(b+"/", a+"/")
 }
 
 // print writes the commands.

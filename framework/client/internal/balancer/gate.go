@@ -32,22 +32,21 @@ type gate struct {
 // NewSubConn implements [balancer.ClientConn]: it follows the health of the connection whenever it is ready, and keeps the
 // connection for a moment after its use.
 func (g *gate) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
-	var sc balancer.SubConn
+	l := &lingering{gate: g}
 	leaf := opts.StateListener
 	opts.StateListener = func(s balancer.SubConnState) {
-		ready := s.ConnectivityState == connectivity.Ready
-		g.changed(sc, ready)
+		followed := g.changed(l, s.ConnectivityState == connectivity.Ready)
 		leaf(s)
-		if ready {
-			sc.RegisterHealthListener(func(h balancer.SubConnState) { g.health(sc, h) })
+		if followed {
+			l.SubConn.RegisterHealthListener(func(h balancer.SubConnState) { g.health(l.SubConn, h) })
 		}
 	}
 	var err error
-	sc, err = g.ClientConn.NewSubConn(addrs, opts) //nolint:staticcheck // what is deprecated is more than one address, which is the leaf's choice
+	l.SubConn, err = g.ClientConn.NewSubConn(addrs, opts) //nolint:staticcheck // what is deprecated is more than one address, which is the leaf's choice
 	if err != nil {
 		return nil, err
 	}
-	return &lingering{SubConn: sc, left: func() { g.changed(sc, false) }}, nil
+	return l, nil
 }
 
 // UpdateState implements [balancer.ClientConn].
@@ -59,12 +58,14 @@ func (g *gate) UpdateState(s balancer.State) {
 	g.ClientConn.UpdateState(g.stateLocked())
 }
 
-// changed notes that a connection became ready, or is no longer. The leaf's state, which follows, tells the rest. Of two
-// that become ready at once, to two addresses of the endpoint, the leaf keeps the first.
-func (g *gate) changed(sc balancer.SubConn, ready bool) {
+// changed notes that a connection became ready, or is no longer, and reports whether its health matters. The leaf's state,
+// which follows, tells the rest. Of two that become ready at once, to two addresses of the endpoint, the leaf keeps the
+// first. One that the leaf has given up while it was on its way may become ready before it is closed: it is nobody's.
+func (g *gate) changed(l *lingering, ready bool) (followed bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if ready && g.conn == nil {
+	sc := l.SubConn
+	if ready && g.conn == nil && !l.left {
 		g.instance.Load().conn.Store(&sc)
 		g.conn, g.open, g.shut, g.once = sc, g.fresh, nil, false
 		g.fresh = false
@@ -72,6 +73,15 @@ func (g *gate) changed(sc balancer.SubConn, ready bool) {
 		g.instance.Load().conn.Store(nil)
 		g.conn, g.open, g.shut, g.once = nil, false, nil, false
 	}
+	return ready && !l.left
+}
+
+// giveUp notes that the leaf uses a connection no more.
+func (g *gate) giveUp(l *lingering) {
+	g.mu.Lock()
+	l.left = true
+	g.mu.Unlock()
+	g.changed(l, false)
 }
 
 // health takes in what the health service of a ready connection says. While it is being asked again, what it said last

@@ -15,12 +15,13 @@ const linger = time.Second
 // as long as another call or an open stream keeps it, or until its own deadline.
 type lingering struct {
 	balancer.SubConn
-	left func() // it is no longer in use
+	gate *gate
+	left bool // the leaf has given it up; guarded by the gate's lock
 }
 
 // Shutdown implements [balancer.SubConn]. A connection that ends as a whole does not wait for it.
 func (l *lingering) Shutdown() {
-	l.left()
+	l.gate.giveUp(l)
 	time.AfterFunc(linger, l.SubConn.Shutdown)
 }
 

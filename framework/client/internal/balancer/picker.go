@@ -32,7 +32,12 @@ type table struct {
 // Pick implements [balancer.Picker].
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	t := p.present()
-	had := triedBy(info.Ctx)
+	had, unknown := triedBy(info.Ctx), context.Context(nil)
+	if had == nil {
+		if had = p.set.failed.of(info.Ctx); had == nil {
+			unknown = info.Ctx
+		}
+	}
 	m, trial := t.trial(p, info.FullMethodName)
 	if m == nil {
 		m = &t.members[t.next(info.Ctx, had)]
@@ -40,7 +45,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	had.add(m.Instance)
 	r, err := m.leaf.Pick(info)
 	if err == nil && t.count {
-		r.Done = p.set.begin(t, m.Instance, info.FullMethodName, trial)
+		r.Done = p.set.begin(unknown, t, m.Instance, info.FullMethodName, trial)
 	}
 	return r, err
 }
@@ -108,6 +113,7 @@ func (t *table) next(ctx context.Context, had *tried) int {
 type call struct {
 	set             *set
 	of              *Instance
+	ctx             context.Context // of a call that may fail for the first time; nil when it is remembered where it was
 	method          string
 	began           time.Duration
 	summed, watched bool                    // counted in the sum, told to the record
@@ -137,6 +143,9 @@ func (c *call) end(info balancer.DoneInfo) {
 	if c.watched {
 		of.record.Done(c.method, s.now()-c.began, info, &c.slot)
 	}
-	c.set, c.of, c.method = nil, nil, ""
+	if c.ctx != nil && info.Err != nil {
+		s.failed.note(c.ctx, of, info)
+	}
+	c.set, c.of, c.ctx, c.method = nil, nil, nil, ""
 	s.calls.pool.Put(c)
 }

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ type set struct {
 	turn     atomic.Int64 // picks, from one table to the next
 	inflight atomic.Int64 // calls on all instances, while a table wants the sum
 	calls    calls
+	failed   failures
 
 	mu     sync.Mutex // guards what follows; taken after gRPC's locks and the filter's are not held
 	config *Config
@@ -50,10 +52,10 @@ func (s *set) configure(state balancer.ClientConnState, f Filter) {
 // now is the set's clock; it is never 0.
 func (s *set) now() time.Duration { return time.Since(s.begun) + 1 }
 
-// begin counts a call in and returns what counts it out.
-func (s *set) begin(t *table, i *Instance, method string, trial bool) func(balancer.DoneInfo) {
+// begin counts a call in and returns what counts it out. ctx is nil for a call that remembers itself where it was.
+func (s *set) begin(ctx context.Context, t *table, i *Instance, method string, trial bool) func(balancer.DoneInfo) {
 	c := s.calls.get()
-	c.set, c.of, c.method = s, i, method
+	c.set, c.of, c.ctx, c.method = s, i, ctx, method
 	i.inflight.Add(1)
 	if c.summed = t.sum; c.summed {
 		s.inflight.Add(1)
@@ -194,6 +196,12 @@ func (s *set) keeps(own int, ownWeight float64) float64 {
 const (
 	warmLeast = 0.1 // of its share is what an instance that has just joined takes
 	warmSteps = 50  // in which that grows to the whole
+
+	// Up to so many members a newcomer is called next also when it does not start slowly. Everybody who follows the service
+	// does that at the same moment, so with more of them it would get too many times its share at once.
+	debutMembers = 8
+	// debutAge is how long it is a newcomer then.
+	debutAge = time.Second
 )
 
 // warm takes from the shares of those that joined a short while ago, notes those that wait for their first call, and
@@ -203,13 +211,17 @@ func (s *set) warm(t *table, now time.Duration) (until time.Duration) {
 	for n, m := range t.members {
 		age := now - time.Duration(m.since.Load())
 		over := max(s.config.SlowStart, time.Duration(m.over.Load()))
-		if !m.joined.Load() || age >= over {
+		slow := age < over
+		if !m.joined.Load() || !slow && (age >= debutAge || len(t.members) > debutMembers) {
 			continue
 		}
-		t.members[n].share *= max(float64(age)/float64(over), warmLeast)
 		if !m.called.Load() && s.config.Rule != RingHash {
 			t.debuts = append(t.debuts, n)
 		}
+		if !slow {
+			continue
+		}
+		t.members[n].share *= max(float64(age)/float64(over), warmLeast)
 		if next := now + max(over/warmSteps, time.Millisecond); until == 0 || next < until {
 			until = next
 		}
