@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -127,7 +128,17 @@ const finished = "package main\n\nfunc main() { println(\"nothing to do\") }\n"
 // dev runs newsvc dev in the workspace.
 func (w *workspace) dev(args ...string) *process {
 	w.t.Helper()
-	return launch(w.t, command{binary: binary("newsvc"), dir: w.root, args: append([]string{"dev"}, args...)})
+	return launch(w.t, command{binary: binary("newsvc"), dir: w.root, args: append([]string{"dev"}, args...), env: w.alone()})
+}
+
+// alone keeps a newsvc dev from joining one that another test, or a person, runs on this machine.
+func (w *workspace) alone() []string {
+	w.t.Helper()
+	cache, err := exec.CommandContext(w.t.Context(), "go", "env", "GOCACHE").Output()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return []string{"XDG_CACHE_HOME=" + filepath.Join(w.root, ".cache"), "GOCACHE=" + strings.TrimSpace(string(cache))}
 }
 
 // record waits until dev.json is there and good is satisfied with it.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -325,4 +326,17 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// listen takes an address as soon as it is free.
+func listen(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	var l net.Listener
+	eventually(within(t, 10*time.Second), t, addr+" is free", func() bool {
+		var lc net.ListenConfig
+		var err error
+		l, err = lc.Listen(t.Context(), "tcp", addr)
+		return err == nil
+	})
+	return l
 }
