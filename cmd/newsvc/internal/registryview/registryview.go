@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/devrecord"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/nearest"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
@@ -194,6 +195,8 @@ func (r *Registry) Unknown(ctx context.Context, service, retry string) error {
 		p.Fix = retry + " --prefix " + strays[0].Prefix
 	case len(near) > 0:
 		p.Fix = strings.ReplaceAll(retry, service, near[0])
+	case slices.ContainsFunc(r.Place.Devs, func(d devrecord.Record) bool { return !d.Complete }):
+		p.Fix = "wait a moment: newsvc dev is still starting what it runs"
 	case r.Place.How == locate.HowDefault:
 		p.Fix = "newsvc dev      or name the etcd that it is registered in: --etcd HOST:PORT"
 	default:

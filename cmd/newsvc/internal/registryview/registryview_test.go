@@ -259,4 +259,3 @@ func TestNamesThatAreNear(t *testing.T) {
 		}
 	}
 }
-

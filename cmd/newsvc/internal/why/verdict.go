@@ -150,7 +150,7 @@ func (r *Report) Write(w io.Writer) error {
 		fmt.Fprintf(w, "wrong prefix: below %s there is %s\n", s.Prefix, s.Addr)
 	}
 	if r.Fresh {
-		fmt.Fprintf(w, "no running caller of it was reached (%s asked); what follows is the fresh view of a new caller in this process\n", count(r.Asked, "process"))
+		fmt.Fprintf(w, "no running caller of it was reached (%d asked); what follows is the fresh view of a new caller in this process\n", r.Asked)
 	}
 	for _, s := range r.Silent {
 		fmt.Fprintf(w, "not asked: %s\n", s)
