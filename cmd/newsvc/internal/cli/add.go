@@ -21,6 +21,8 @@ func newAdd(g *globals) *cobra.Command {
 
 Both change no Go code of yours but one marked list in main.go, write everything or nothing, and have nothing to do the
 second time.`,
+		Example: `  newsvc add rpc GetUser
+  newsvc add client blogger-post`,
 		Args: g.noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

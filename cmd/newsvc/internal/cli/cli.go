@@ -72,10 +72,11 @@ func newRoot(args []string) *cobra.Command {
   newsvc create blogger-user      write a service that builds, tests, runs and registers
   newsvc dev                      run the services below this directory, with an etcd of their own
   newsvc generate                 after a change of a .proto file
-  newsvc add rpc GetUser          a method: proto, stub and test; and: newsvc add client blogger-post
+  newsvc add rpc GetUser          a method: proto, stub and test; or add client, to call others
   newsvc ls                       what is registered
   newsvc call blogger-user Ping   call a method, by name as services do
   newsvc why blogger-user         what its callers see, and why an instance is not used
+  newsvc doctor                   what is wrong with this machine, this project, the registry
 
 Results go to stdout, progress and errors to stderr. No command asks questions.`,
 		SilenceErrors: true,

@@ -43,7 +43,7 @@ func Command() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "dev [SERVICE...]",
-		Short: "Run the services found below this directory, with an etcd of their own",
+		Short: "run the services found below this directory, with an etcd of their own",
 		Long: `dev starts an etcd in this process, builds every service found at or below the
 current directory (a newsvc.yaml with "kind: service" marks one) and runs it, in
 its own directory, as many times as its dev.replicas says. A service that dies is

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -221,10 +222,10 @@ func ownAddr(t *testing.T) string {
 func TestAClockThatIsWrong(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t, "")
-	for ahead, says := range map[time.Duration]string{time.Hour: "-1h0m0s", -time.Hour: "1h0m0s"} {
+	for ahead, says := range map[time.Duration]string{time.Hour: "-", -time.Hour: ""} {
 		o := options(t, "--etcd", etcd.Addr())
 		o.Now = func() time.Time { return time.Now().Add(ahead) }
-		if f := finding(t, run(t, o), "clock"); !strings.HasPrefix(f.What, "etcd's clock is "+says) {
+		if f := finding(t, run(t, o), "clock"); !regexp.MustCompile("^etcd's clock is "+says+"(59m5.s|1h0m.s) from this one").MatchString(f.What) {
 			t.Errorf("%v ahead: it says %q", ahead, f.What)
 		}
 	}
