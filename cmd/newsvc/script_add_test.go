@@ -57,6 +57,30 @@ func listing(dir string) (string, error) {
 	return b.String(), err
 }
 
+// edit replaces words in a file that has them.
+func edit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit FILE OLD NEW")
+	}
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%s has no %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o644))
+}
+
+// policy takes the "# " away from the lines below "# clients:", as somebody would who wants to change them.
+func policy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: policy FILE")
+	}
+	before, block, found := strings.Cut(ts.ReadFile(args[0]), "# clients:\n")
+	if !found {
+		ts.Fatalf("%s has no policies", args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(before+"clients:\n"+strings.ReplaceAll("\n"+block, "\n# ", "\n")[1:]), 0o644))
+}
+
 // crlf gives files the line ends of Windows.
 func crlf(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range args {

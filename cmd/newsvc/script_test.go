@@ -109,6 +109,8 @@ func TestScripts(t *testing.T) {
 			"listen":    listen,
 			"kept":      kept,
 			"crlf":      crlf,
+			"edit":      edit,
+			"policy":    policy,
 		},
 	})
 }
