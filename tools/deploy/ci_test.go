@@ -155,6 +155,12 @@ func TestAllKindsRunTheSame(t *testing.T) {
 // files import lies in the repository, where newsvc generate --export-deps wrote it, in place of buf's registry.
 func TestEveryLineOfTheWorkflowRuns(t *testing.T) {
 	p := create(t, "service")
+	proto := filepath.Join(p.top, "proto/blogger_user/v1/service.proto")
+	replace(t, proto, "message PingResponse {", "message PingResponse {\n  string more = 2;")
+	newsvc(t, p.top, "generate", "-q")
+	change := contents(t, filepath.Dir(proto))
+	replace(t, proto, "\n  string more = 2;", "")
+	newsvc(t, p.top, "generate", "-q")
 	withoutRegistry(t, p.top)
 	git := func(args ...string) { t.Helper(); command(t, p.top, nil, "git", args...) }
 	origin := t.TempDir()
@@ -166,9 +172,9 @@ func TestEveryLineOfTheWorkflowRuns(t *testing.T) {
 	git("push", "-q", "origin", "main")
 	git("fetch", "-q", "origin")
 	git("checkout", "-q", "-b", "change")
-	proto := filepath.Join(p.top, "proto/blogger_user/v1/service.proto")
-	replace(t, proto, "message PingResponse {", "message PingResponse {\n  string more = 2;")
-	newsvc(t, p.top, "generate", "-q")
+	for name, text := range change {
+		write(t, name, text)
+	}
 	git("commit", "-q", "-a", "-m", "a field more")
 
 	env := []string{"GOVULNDB=" + vulnerabilities(t)}
@@ -226,6 +232,22 @@ func shell(t *testing.T, dir string, env []string, script string) {
 	t.Helper()
 	t.Logf("run: %s", script)
 	command(t, dir, env, "bash", "-ec", script)
+}
+
+// contents reads all files of a directory.
+func contents(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(names) < 3 {
+		t.Fatalf("%s holds %q, %v", dir, names, err)
+	}
+	all := map[string][]byte{}
+	for _, name := range names {
+		if all[name], err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
 }
 
 func replace(t *testing.T, name, old, with string) {
