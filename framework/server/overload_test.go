@@ -68,7 +68,7 @@ func (l load) count(is func(call) bool) int {
 }
 
 func good(c call) bool    { return c.err == nil }
-func refused(c call) bool { return notprocessed.Is(c.err) }
+func refused(c call) bool { return notprocessed.Is(c.err) || c.err != nil && strings.Contains(c.err.Error(), "refused without being processed") } // by the client
 func late(c call) bool    { return status.Code(c.err) == codes.DeadlineExceeded }
 
 func (l load) of(priority string) load {
