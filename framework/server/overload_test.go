@@ -67,9 +67,11 @@ func (l load) count(is func(call) bool) int {
 	return n
 }
 
-func good(c call) bool    { return c.err == nil }
-func refused(c call) bool { return notprocessed.Is(c.err) }
-func late(c call) bool    { return status.Code(c.err) == codes.DeadlineExceeded }
+func good(c call) bool { return c.err == nil }
+func refused(c call) bool {
+	return notprocessed.Is(c.err) || c.err != nil && strings.Contains(c.err.Error(), "refused without being processed")
+}                      // by the client
+func late(c call) bool { return status.Code(c.err) == codes.DeadlineExceeded }
 
 func (l load) of(priority string) load {
 	return l.filter(func(c call) bool { return c.priority == priority })

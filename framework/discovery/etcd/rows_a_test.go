@@ -369,7 +369,8 @@ func TestA15DeletedPrefixComesBackWithFewCalls(t *testing.T) {
 	if !m.fits(d, 4*time.Second) { // 0.6 s without the race detector and other tests, of which half a second is jitter
 		t.Errorf("it took %v", d)
 	}
-	if txn > 2*n || get > 2*n || ask > 2*n {
+	// Who is not answered within the call timeout asks again, which is right on a machine that is busy with other things.
+	if most := int(2 * n * max(1, d/(4*time.Second))); txn > most || get > most || ask > most {
 		t.Errorf("%d writes, %d reads and %d questions for %d keys, want about one of each", txn, get, ask, n)
 	}
 	if got := len(f.keys()); got != n {
