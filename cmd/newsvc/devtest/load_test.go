@@ -79,11 +79,13 @@ func examples(t *testing.T, p *place) {
 	p.write("go.mod", strings.Replace(read("go.mod"), module, "module example.test/reload", 1)+
 		fmt.Sprintf("\nrequire github.com/newsvc/newsvc v0.0.0\n\nreplace github.com/newsvc/newsvc => %s\n", root))
 	p.write("go.sum", read("go.sum"))
-	files, err := filepath.Glob(filepath.Join(root, "examples/user-service/internal/user/*.go"))
-	if err != nil || len(files) == 0 {
+	source := filepath.Join(root, "examples/user-service/internal/user")
+	files, err := filepath.Glob(filepath.Join(source, "*.go"))
+	migrations, sqlErr := filepath.Glob(filepath.Join(source, "migrations/*.sql"))
+	if err = errors.Join(err, sqlErr); err != nil || len(files) == 0 || len(migrations) == 0 {
 		t.Fatalf("no sources: %v", err)
 	}
-	for _, f := range files {
+	for _, f := range slices.Concat(files, migrations) {
 		if rel, _ := filepath.Rel(root, f); !strings.HasSuffix(rel, "_test.go") {
 			p.write(strings.TrimPrefix(filepath.ToSlash(rel), "examples/"), read(rel))
 		}

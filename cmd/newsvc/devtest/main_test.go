@@ -279,6 +279,11 @@ func (r *running) record(ctx context.Context, good func(devrecord.Record) bool) 
 	r.t.Helper()
 	var rec devrecord.Record
 	eventually(ctx, r.t, "dev.json is as it should be", func() bool {
+		select {
+		case <-r.done:
+			r.t.Fatalf("newsvc dev ended with %d before its record was as it should be", r.status())
+		default:
+		}
 		raw, err := os.ReadFile(devrecord.Path(r.root))
 		if errors.Is(err, fs.ErrNotExist) {
 			return false

@@ -121,6 +121,9 @@ func (t *tally) calls() string {
 		sum.served += c.served - b.served
 		sum.servedFailed += c.servedFailed - b.servedFailed
 	}
+	if sum.made == 0 && sum.served == 0 {
+		return "nobody called meanwhile"
+	}
 	if sum.made > 0 {
 		return fmt.Sprintf("%.0f of %.0f calls failed", sum.madeFailed, sum.made)
 	}

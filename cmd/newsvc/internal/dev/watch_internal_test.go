@@ -1,0 +1,156 @@
+package dev
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// watched is a service of one directory with a watcher.
+func watched(t *testing.T) (*unit, *watcher, *bytes.Buffer) {
+	t.Helper()
+	dir := t.TempDir()
+	save(t, dir, "main.go", "package main")
+	var text bytes.Buffer
+	out := &output{w: &text}
+	u := newUnit(service{name: "a", dir: dir, replicas: 1}, &options{root: dir}, nil, out, context.Background())
+	u.src.dirs[dir] = true
+	return u, newWatcher([]*unit{u}, out), &text
+}
+
+func save(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// follow runs the watcher for the length of the test.
+func follow(t *testing.T, w *watcher) {
+	t.Helper()
+	w.open()
+	ctx, cancel := context.WithCancel(context.Background())
+	var g sync.WaitGroup
+	g.Go(func() { w.run(ctx) })
+	t.Cleanup(func() { cancel(); g.Wait() })
+}
+
+func await(t *testing.T, u *unit) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	select {
+	case <-u.dirty:
+		text, _ := u.reason()
+		u.settled()
+		return text
+	case <-ctx.Done():
+		t.Fatal("no reload is due")
+		return ""
+	}
+}
+
+func TestOnlyAChangeOfContentIsAChange(t *testing.T) {
+	t.Parallel()
+	u, w, _ := watched(t)
+	follow(t, w)
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(filepath.Join(u.dir, "main.go"), later, later); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"main_test.go", ".#main.go", "main.go~", "notes.txt"} {
+		save(t, u.dir, name, "package main")
+	}
+	save(t, u.dir, "last.go", "package main")
+	if reason := await(t, u); reason != "last.go" {
+		t.Errorf("a reload is due because of %q, want last.go alone", reason)
+	}
+	if err := os.Remove(filepath.Join(u.dir, "last.go")); err != nil {
+		t.Fatal(err)
+	}
+	if reason := await(t, u); reason != "last.go" {
+		t.Errorf("after the removal a reload is due because of %q", reason)
+	}
+}
+
+func TestWithoutWatchesFilesAreLookedAt(t *testing.T) {
+	t.Parallel()
+	u, w, text := watched(t)
+	w.notify = func() (*fsnotify.Watcher, error) { return nil, os.NewSyscallError("inotify_init", syscall.EMFILE) }
+	follow(t, w)
+	save(t, u.dir, "main.go", "package main // changed")
+	if reason := await(t, u); reason != "main.go" {
+		t.Errorf("a reload is due because of %q", reason)
+	}
+	for _, want := range []string{"warning: the system does not tell of changed files", "every second", "fix: sudo sysctl fs.inotify.max_user_instances=1024"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q does not say %q", text, want)
+		}
+	}
+}
+
+// A checkout of another branch takes directories away and brings them back.
+func TestADirectoryThatComesBackIsWatched(t *testing.T) {
+	t.Parallel()
+	u, w, _ := watched(t)
+	sub := filepath.Join(u.dir, "sub")
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	save(t, sub, "sub.go", "package sub")
+	u.src.dirs[sub] = true
+	follow(t, w)
+	if err := os.RemoveAll(sub); err != nil {
+		t.Fatal(err)
+	}
+	if reason := await(t, u); reason != "sub/sub.go" {
+		t.Errorf("after the removal a reload is due because of %q", reason)
+	}
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	save(t, sub, "sub.go", "package sub // again")
+	if reason := await(t, u); reason != "sub/sub.go" {
+		t.Errorf("a reload is due because of %q", reason)
+	}
+}
+
+func TestCallsAreCountedFromMetrics(t *testing.T) {
+	t.Parallel()
+	const metrics = `# HELP grpc_client_call_duration_seconds calls
+grpc_client_call_duration_seconds_count{caller="edge",callee="a",grpc_method="x",grpc_status="OK"} 10
+grpc_client_call_duration_seconds_count{caller="edge",callee="a",grpc_method="x",grpc_status="UNAVAILABLE"} 2
+grpc_client_call_duration_seconds_count{caller="edge",callee="a",grpc_method="x",grpc_status="NOT_FOUND"} 4
+grpc_client_call_duration_seconds_count{caller="edge",callee="b",grpc_method="x",grpc_status="UNAVAILABLE"} 7
+grpc_client_call_duration_seconds_bucket{caller="edge",callee="a",le="1",grpc_status="UNAVAILABLE"} 2
+grpc_server_call_duration_seconds_count{callee="a",grpc_method="x",grpc_status="INTERNAL"} 1
+grpc_server_call_duration_seconds_count{callee="a",grpc_method="x",grpc_status="UNAVAILABLE"} 5
+newsvc_build_info{service="a"} 1
+`
+	got, err := count(strings.NewReader(metrics), "a")
+	if want := (counts{made: 16, madeFailed: 2, served: 6, servedFailed: 1}); err != nil || got != want {
+		t.Errorf("count = %+v %v, want %+v", got, err, want)
+	}
+}
+
+func TestWhatTheCompilerSaysNamesFilesFromTheRoot(t *testing.T) {
+	t.Parallel()
+	u := &unit{service: service{name: "a", dir: filepath.FromSlash("/w/services/a")}, root: filepath.FromSlash("/w")}
+	text := "# example.test/a/internal/x\ninternal/x/x.go:3:9: undefined: y\n../../shared/s.go:1:1: expected 'package'\n/abs/z.go:1:1: z\nno file here\n"
+	want := []string{"services/a/internal/x/x.go:3:9: undefined: y", "shared/s.go:1:1: expected 'package'", "/abs/z.go:1:1: z", "no file here"}
+	if got := strings.Split(u.located(text), "\n       "); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
