@@ -46,7 +46,7 @@ func (x *examination) instances(ctx context.Context, cli *clientv3.Client, r Reg
 	var dialled []*registered
 	for _, i := range all {
 		if host, _, err := net.SplitHostPort(i.addr); err == nil && loopback(host) && !local(endpoint) {
-			found = append(found, x.onLoopback(i, endpoint))
+			found = append(found, x.onLoopback(ctx, i, endpoint))
 			continue
 		}
 		dialled = append(dialled, i)
@@ -63,17 +63,18 @@ func (x *examination) instances(ctx context.Context, cli *clientv3.Client, r Reg
 	return found
 }
 
-func (x *examination) onLoopback(i *registered, endpoint string) Finding {
+func (x *examination) onLoopback(ctx context.Context, i *registered, endpoint string) Finding {
 	return Finding{
 		Check: "advertise", Level: Fail, At: i.key,
 		What: fmt.Sprintf("%s registers %s, which other machines cannot reach; its next start takes the setting below", i.service, i.addr),
-		Fix:  fmt.Sprintf("export %s=%s", config.EnvName(i.service, "registration.advertise"), sourceAddr(endpoint)),
+		Fix:  fmt.Sprintf("export %s=%s", config.EnvName(i.service, "registration.advertise"), sourceAddr(ctx, endpoint)),
 	}
 }
 
 // sourceAddr is the address of this machine that a connection to etcd comes from.
-func sourceAddr(endpoint string) string {
-	conn, err := net.Dial("udp", endpoint[strings.LastIndex(endpoint, "/")+1:]) // sends nothing
+func sourceAddr(ctx context.Context, endpoint string) string {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "udp", endpoint[strings.LastIndex(endpoint, "/")+1:]) // sends nothing
 	if err != nil {
 		return "10.0.0.7"
 	}

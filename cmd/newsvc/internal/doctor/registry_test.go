@@ -225,7 +225,7 @@ func TestAClockThatIsWrong(t *testing.T) {
 	for ahead, says := range map[time.Duration]string{time.Hour: "-", -time.Hour: ""} {
 		o := options(t, "--etcd", etcd.Addr())
 		o.Now = func() time.Time { return time.Now().Add(ahead) }
-		if f := finding(t, run(t, o), "clock"); !regexp.MustCompile("^etcd's clock is "+says+"(59m5.s|1h0m.s) from this one").MatchString(f.What) {
+		if f := finding(t, run(t, o), "clock"); !regexp.MustCompile("^etcd's clock is " + says + "(59m5.s|1h0m.s) from this one").MatchString(f.What) {
 			t.Errorf("%v ahead: it says %q", ahead, f.What)
 		}
 	}

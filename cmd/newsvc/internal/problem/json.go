@@ -23,8 +23,7 @@ func PrintJSON(w io.Writer, err error) {
 		Exit int    `json:"exit"`
 	}
 	b := body{What: err.Error(), Exit: Code(err)}
-	var p *Error
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*Error](err); ok {
 		b.At, b.Fix = p.At, p.Fix
 		b.What = strings.TrimSuffix(b.What, strings.TrimPrefix(p.Error(), p.What))
 	}
