@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
@@ -80,6 +81,9 @@ func RunLinked(name string, req *pluginpb.CodeGeneratorRequest) ([]File, error) 
 	if err != nil {
 		return nil, fmt.Errorf("generate go from %s: %w", what, err)
 	}
+	if err := asInOwnProcess(plugin); err != nil {
+		return nil, fmt.Errorf("generate go from %s: %w", what, err)
+	}
 	for _, f := range plugin.Files {
 		switch {
 		case !f.Generate:
@@ -134,6 +138,39 @@ func protogenVersion() string {
 	_, version, _ := strings.Cut(string(files[0].Content), "protoc-gen-go v")
 	version, _, _ = strings.Cut(version, "\n")
 	return version
+}
+
+// asInOwnProcess reads the options of all files again with the extensions that the request declares, as the library does
+// for a plugin to which they are new. In this process some are linked, so it sees nothing new in them, and would leave
+// them among the unknown fields: the descriptor in the generated file would have the same options in another order.
+func asInOwnProcess(plugin *protogen.Plugin) error {
+	local, novel := &protoregistry.Types{}, false
+	for _, f := range plugin.Files {
+		for i := range f.Desc.Extensions().Len() {
+			x := dynamicpb.NewExtensionType(f.Desc.Extensions().Get(i))
+			if !strings.HasPrefix(f.Desc.Path(), "google/protobuf/") {
+				novel = true
+			} else if linked, err := protoregistry.GlobalTypes.FindExtensionByName(x.TypeDescriptor().FullName()); err == nil {
+				x = linked // into every plugin
+			}
+			if err := local.RegisterExtension(x); err != nil {
+				return err
+			}
+		}
+	}
+	if !novel {
+		return nil
+	}
+	for _, f := range plugin.Files {
+		wire, err := proto.MarshalOptions{AllowPartial: true}.Marshal(f.Proto)
+		if err != nil {
+			return err
+		}
+		if err := (proto.UnmarshalOptions{AllowPartial: true, Resolver: local}).Unmarshal(wire, f.Proto); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Merge sorts files by name and refuses two of one name.

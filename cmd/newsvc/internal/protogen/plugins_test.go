@@ -40,8 +40,8 @@ func TestSameAsPlugins(t *testing.T) {
 			want[f.GetName()] = f.GetContent()
 		}
 	}
-	if len(want) != 13 {
-		t.Errorf("the plugins wrote %d files, want 13", len(want))
+	if len(want) != 15 {
+		t.Errorf("the plugins wrote %d files, want 15", len(want))
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Generate differs from the plugins (-plugin +ours):\n%s", diff)
