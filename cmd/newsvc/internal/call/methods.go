@@ -33,17 +33,17 @@ type Methods struct {
 	files    *protoregistry.Files
 }
 
-// reflectionMethods are the two names of the one protocol; old servers know the second only.
-var reflectionMethods = []string{
-	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-}
+// The two names of the one protocol; old servers know the second only.
+const (
+	reflectionV1    = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+	reflectionAlpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+)
 
 // Reflect asks an instance, by way of conn, for its methods. The error is [ErrNoReflection] when it does not tell, or that
 // of gRPC.
 func Reflect(ctx context.Context, conn grpc.ClientConnInterface) (*Methods, error) {
 	var err error
-	for _, method := range reflectionMethods {
+	for _, method := range []string{reflectionV1, reflectionAlpha} {
 		var m *Methods
 		if m, err = reflectBy(ctx, conn, method); err == nil {
 			return m, nil

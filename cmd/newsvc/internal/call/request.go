@@ -99,6 +99,8 @@ func (d *Documents) wrong(desc protoreflect.MessageDescriptor, raw []byte, start
 		p.What += fmt.Sprintf(" (has: %s)", strings.Join(known, ", "))
 		if near := nearest.Word(field, known); near != "" {
 			p.Fix = fmt.Sprintf("write %q in place of %q", near, field)
+		} else if in == desc {
+			p.Fix = d.name + " '" + Skeleton(desc) + "'"
 		}
 	}
 	return p

@@ -193,7 +193,7 @@ func (o *callOptions) metadata() metadata.MD {
 }
 
 // callOne makes one call to the instance at addr, or by name when that is empty.
-func (o *callOptions) callOne(ctx context.Context, place locate.Place, addr string, print func([]byte) error) (err error) {
+func (o *callOptions) callOne(ctx context.Context, place locate.Place, addr string, show func([]byte) error) (err error) {
 	caller, err := call.Open(ctx, place, o.callee, call.Options{Addr: addr})
 	if err != nil {
 		return err
@@ -217,7 +217,7 @@ func (o *callOptions) callOne(ctx context.Context, place locate.Place, addr stri
 		if err != nil {
 			return err
 		}
-		return print(line)
+		return show(line)
 	}}
 	if o.data != "" {
 		if req.Documents, err = call.Data(o.data, o.stdin, methods); err != nil {

@@ -110,7 +110,7 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 		newLs(g),
 		newCall(g),
 		newWhy(g),
-		newCompletion(g),
+		newCompletion(),
 		newEtcdRoles(g),
 		newVersion(g),
 		newDoctor(g),

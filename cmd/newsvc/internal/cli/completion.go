@@ -17,7 +17,7 @@ import (
 // completeWithin bounds what a shell waits for: who presses Tab wants to go on typing.
 const completeWithin = 300 * time.Millisecond
 
-func newCompletion(g *globals) *cobra.Command {
+func newCompletion() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "completion",
 		Short: "what makes a shell complete commands, services and methods",

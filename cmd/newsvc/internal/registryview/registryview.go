@@ -253,7 +253,11 @@ func (r *Registry) unreachable(ctx context.Context, err error) error {
 		Exit: problem.Environment, What: fmt.Sprintf("no answer from etcd at %s (%s)", strings.Join(r.Place.Endpoints(), ", "), r.Place.How),
 		At: lastWords(text), Fix: "name the etcd that services are registered in: --etcd HOST:PORT", Err: err,
 	}
-	if r.Place.How == locate.HowDefault {
+	switch {
+	case strings.Contains(text, " refuses: "):
+		p.What = fmt.Sprintf("etcd at %s (%s) refuses to tell what is registered", strings.Join(r.Place.Endpoints(), ", "), r.Place.How)
+		p.Fix = "-C the directory of a service whose config.yaml has etcd.username or etcd.tls, with --env NAME for config.NAME.yaml"
+	case r.Place.How == locate.HowDefault:
 		p.Fix = "newsvc dev      or name an etcd that runs: --etcd HOST:PORT"
 	}
 	return p

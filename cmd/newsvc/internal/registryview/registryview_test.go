@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -241,6 +244,53 @@ func TestAnEtcdThatIsNotThereIsToldAtOnce(t *testing.T) {
 	_, err := reg.List(f.limit(), "")
 	if problem.Code(err) != problem.Environment || !strings.Contains(err.Error(), "no answer from etcd at "+addr+" (--etcd)") || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("List = %v", err)
+	}
+}
+
+// A service's own user, as package locate finds it in its configuration, is what etcd is asked with.
+func TestAnEtcdWithUsersIsAskedByTheOneOfTheService(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.put("/newsvc/default/billing/10.0.0.9:82", "10.0.0.9:82")
+	cli := f.etcd.Client()
+	for _, step := range []func() error{
+		func() error { _, err := cli.UserAdd(f.limit(), "root", "secret"); return err },
+		func() error { _, err := cli.UserGrantRole(f.limit(), "root", "root"); return err },
+		func() error { _, err := cli.AuthEnable(f.limit()); return err },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"newsvc.yaml":      "kind: service\nname: billing\n",
+		"config.prod.yaml": fmt.Sprintf("etcd:\n  endpoints: [%q]\n  username: root\n  password: secret\n", f.etcd.Addr()),
+		"config.yaml":      "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	place, err := locate.Flags{Env: "prod"}.Find(f.limit(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg, err := registryview.Open(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := reg.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if found, err := reg.List(f.limit(), ""); err != nil || len(found) != 1 {
+		t.Errorf("with the user: %v, %v", found, err)
+	}
+	_, err = open(t, f.etcd.Endpoints()).List(f.limit(), "")
+	if problem.Code(err) != problem.Environment || !strings.HasPrefix(err.Error(), "etcd at "+f.etcd.Addr()+" (--etcd) refuses to tell what is registered") {
+		t.Errorf("without the user: %v", err)
 	}
 }
 
