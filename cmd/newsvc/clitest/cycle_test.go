@@ -74,7 +74,7 @@ func (s *shell) cycle(repo, project, service string) {
 	s.run(repo, "git", "add", "-A")
 	s.run(repo, "git", "commit", "-q", "-m", "created")
 	s.run(project, "go", append(append([]string{"test"}, race(t)...), "./...")...)
-	s.run(project, "golangci-lint", "run", "./...")
+	s.run(project, "golangci-lint", "run", "--allow-parallel-runners", "./...")
 	s.run(project, "newsvc", "generate", "--check")
 
 	addr, keys := etcd(t)
@@ -113,7 +113,7 @@ func TestEveryName(t *testing.T) {
 	}
 	s.run(dir, "newsvc", "create", "edge", "--kind", "gateway", "--no-verify")
 	s.run(dir, "go", "vet", "./...")
-	s.run(dir, "golangci-lint", "run", "./...")
+	s.run(dir, "golangci-lint", "run", "--allow-parallel-runners", "./...")
 	if out := s.run(dir, "gofmt", "-l", "."); out != "" {
 		t.Errorf("gofmt would change %s", out)
 	}
