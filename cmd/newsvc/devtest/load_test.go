@@ -293,7 +293,7 @@ func saves() []save {
 	}
 	return []save{
 		version("v0", "v1"),
-		{file: users, old: "return handler(ctx, req)", text: "return handler(ctx, request)", says: "main.go:32:22: undefined: request"},
+		{file: users, old: "return handler(ctx, req)", text: "return handler(ctx, request)", says: "main.go:28:22: undefined: request"},
 		{file: users, old: "return handler(ctx, request)\n}", text: "return handler(ctx, req)\n}\n\nfunc init() { panic(\"at the start\") }", says: "after its start (exit status 2); the previous version goes on serving"},
 		{file: users, old: "\n\nfunc init() { panic(\"at the start\") }", text: "\n\nconst other = version", version: "v1"},
 		version("v1", "v2"),

@@ -12,3 +12,6 @@ func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }
 
 // shell is how a command line of newsvc.yaml is run.
 func shell(line string) (path string, args []string) { return "/bin/sh", []string{"-c", line} }
+
+// exe is how names of programs end.
+const exe = ""

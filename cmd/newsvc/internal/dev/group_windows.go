@@ -23,3 +23,6 @@ func killGroup(pid int) {
 
 // shell is how a command line of newsvc.yaml is run.
 func shell(line string) (path string, args []string) { return "cmd", []string{"/C", line} }
+
+// exe is how names of programs end.
+const exe = ".exe"

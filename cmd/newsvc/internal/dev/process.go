@@ -55,7 +55,7 @@ type process struct {
 }
 
 // start starts a process, which is killed when force ends.
-func start(p program, out *output, force context.Context) (*process, error) {
+func start(force context.Context, p program, out *output) (*process, error) {
 	cmd := exec.CommandContext(context.WithoutCancel(force), p.path, p.args...) // ended by stop, gently at first
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = p.dir, p.env, ownGroup()
 	if p.socket != nil {

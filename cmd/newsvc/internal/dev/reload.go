@@ -126,7 +126,7 @@ func (u *unit) broken(reason string, err error) {
 // failed tells of a new process that did not get to serve.
 func (u *unit) failed(reason string, err error) {
 	u.out.say(u.name, fmt.Sprintf("reload: %s: the new process %v; the previous version goes on serving", reason, err))
-	if f := (*failedStart)(nil); errors.As(err, &f) {
+	if f := (*startError)(nil); errors.As(err, &f) {
 		u.out.say(u.name, "  last line: "+f.last)
 	}
 }

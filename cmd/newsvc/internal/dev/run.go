@@ -137,7 +137,7 @@ func silenced(ctx context.Context, err error) error {
 }
 
 func (s *session) unit(service service) *unit {
-	u := newUnit(service, s.options, s.book.now().Etcd.Endpoints, s.out, s.force)
+	u := newUnit(s.force, service, s.options, s.book.now().Etcd.Endpoints, s.out)
 	u.peers = func() []*unit { return s.units }
 	return u
 }
@@ -158,7 +158,7 @@ func (s *session) startCommands(ctx context.Context, u *unit) {
 		path, args := shell(line)
 		mine, end := context.WithCancel(context.WithoutCancel(ctx))
 		c := command{
-			slot: newSlot(program{label: label, dir: u.dir, path: path, args: args, env: os.Environ()}, s.out, s.force, func() {}),
+			slot: newSlot(s.force, program{label: label, dir: u.dir, path: path, args: args, env: os.Environ()}, s.out, func() {}),
 			end:  end, done: make(chan struct{}),
 		}
 		s.commands = append(s.commands, c)

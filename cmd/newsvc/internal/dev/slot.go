@@ -44,7 +44,7 @@ type replacement struct {
 	result  chan error
 }
 
-func newSlot(p program, out *output, force context.Context, changed func()) *slot {
+func newSlot(force context.Context, p program, out *output, changed func()) *slot {
 	return &slot{label: p.label, program: p, out: out, force: force, changed: changed, replacements: make(chan replacement)}
 }
 
@@ -111,7 +111,7 @@ func (s *slot) died(wait time.Duration) time.Duration {
 
 // launch starts a process and makes it the current one.
 func (s *slot) launch(p program) error {
-	next, err := start(p, s.out, s.force)
+	next, err := start(s.force, p, s.out)
 	if err != nil {
 		return err
 	}
@@ -168,15 +168,15 @@ func (s *slot) end() {
 // errGivenUp says that a replacement is no longer wanted.
 var errGivenUp = errors.New("given up")
 
-// failedStart says that a new process ended before it was ready.
-type failedStart struct {
+// startError says that a new process ended before it was ready.
+type startError struct {
 	lived time.Duration
 	how   string
 	last  string
 }
 
 // Error says so.
-func (e *failedStart) Error() string {
+func (e *startError) Error() string {
 	return fmt.Sprintf("stopped %s after its start (%s)", e.lived.Round(10*time.Millisecond), e.how)
 }
 
@@ -190,7 +190,7 @@ func (s *slot) replace(ctx context.Context, r replacement) error {
 		watch()
 		s.set(nil)
 	}
-	next, err := start(r.program, s.out, s.force)
+	next, err := start(s.force, r.program, s.out)
 	if err == nil {
 		err = s.awaitUp(ctx, r.ctx, next)
 	}
@@ -218,7 +218,7 @@ func (s *slot) awaitUp(ctx, wanted context.Context, next *process) error {
 	case <-next.up:
 		return nil
 	case <-next.done:
-		return &failedStart{time.Since(next.began), next.how(), next.lastLine()}
+		return &startError{time.Since(next.began), next.how(), next.lastLine()}
 	case <-wanted.Done():
 	case <-ctx.Done():
 	}

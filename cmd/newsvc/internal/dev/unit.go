@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -44,11 +43,7 @@ type socket struct {
 	configured string
 }
 
-const windows = "windows"
-
-var exe = map[string]string{windows: ".exe"}[runtime.GOOS] //nolint:gochecknoglobals // never written
-
-func newUnit(s service, o *options, etcd []string, out *output, force context.Context) *unit {
+func newUnit(force context.Context, s service, o *options, etcd []string, out *output) *unit {
 	return &unit{
 		service: s, root: o.root, env: environment(s, etcd, o.prefix), out: out, force: force,
 		dirty: make(chan struct{}, 1), sockets: make([]socket, s.replicas),
@@ -60,7 +55,7 @@ func newUnit(s service, o *options, etcd []string, out *output, force context.Co
 func (u *unit) fill(ctx context.Context, binary string, changed func()) {
 	u.adopt(ctx, binary)
 	for i := range u.replicas {
-		s := newSlot(u.program(ctx, i, binary), u.out, u.force, changed)
+		s := newSlot(u.force, u.program(ctx, i, binary), u.out, changed)
 		s.exclusive = u.exclusive
 		u.slots = append(u.slots, s)
 	}

@@ -25,7 +25,7 @@ func watched(t *testing.T) (*unit, *watcher, *bytes.Buffer) {
 	save(t, dir, "main.go", "package main")
 	var text bytes.Buffer
 	out := &output{w: &text}
-	u := newUnit(service{name: "a", dir: dir, replicas: 1}, &options{root: dir}, nil, out, context.Background())
+	u := newUnit(context.Background(), service{name: "a", dir: dir, replicas: 1}, &options{root: dir}, nil, out)
 	u.src.dirs[dir] = true
 	return u, newWatcher([]*unit{u}, out), &text
 }
