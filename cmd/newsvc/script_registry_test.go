@@ -97,6 +97,17 @@ func put(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
+// del deletes a key.
+func del(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: del KEY")
+	}
+	ctx, cancel := within()
+	defer cancel()
+	_, err := worldOf(ts).etcd.Client().Delete(ctx, args[0])
+	ts.Check(err)
+}
+
 // reads runs a command that has to end with a code and leave etcd as it is.
 func reads(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {

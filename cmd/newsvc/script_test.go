@@ -58,7 +58,7 @@ func build() (err error) {
 //	release DIR VERSION      makes DIR a module proxy that has one release of the framework (its go.mod only)
 //	registry                 starts an etcd, which listens at $ETCD
 //	serve NAME [JSON]        starts a service there, which listens at $ADDR; JSON is a calltest.Service
-//	put KEY VALUE            writes to that etcd
+//	put KEY VALUE, del KEY   writes to that etcd
 //	reads CODE CMD ARGS...   the command has to end with this exit code, and leave that etcd as it is
 //	leaves NAME FILE         stops a service under the eyes of newsvc ls -w, whose lines go to FILE
 //	remedy CHECK [ARGS...]   doctor has a finding of this check; its remedy is pasted into a shell, and ends it
@@ -103,6 +103,7 @@ func TestScripts(t *testing.T) {
 			"registry":  registry,
 			"serve":     serve,
 			"put":       put,
+			"del":       del,
 			"reads":     reads,
 			"leaves":    leaves,
 			"remedy":    remedy,

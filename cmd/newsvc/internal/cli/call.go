@@ -261,11 +261,14 @@ func (o *callOptions) callAll(ctx context.Context, place locate.Place) error {
 		if err == nil {
 			continue
 		}
-		if first != nil { // the last words of newsvc are about the first one
+		switch { // the last words of newsvc are about the first one
+		case first == nil:
+			first = err
+		case o.g.output == "json":
+			problem.PrintJSON(o.stderr, err)
+		default:
 			problem.Print(o.stderr, err)
-			continue
 		}
-		first = err
 	}
 	return first
 }
