@@ -97,7 +97,7 @@ func TestAddRPCWithoutPermission(t *testing.T) {
 		t.Skip("only root can become another user; internal/addrpc has the test for others")
 	}
 	const nobody = 65534
-	dir, err := os.MkdirTemp("", "newsvc-add-")
+	dir, err := os.MkdirTemp("", "newsvc-add-") //nolint:usetesting // a directory that another user may enter
 	if err != nil {
 		t.Fatal(err)
 	}

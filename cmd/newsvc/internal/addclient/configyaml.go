@@ -67,11 +67,11 @@ func withPolicy(text []byte, callee string) []byte {
 		eol = "\r\n"
 	}
 	entry := func(before string) string {
-		lines := before + callee + ":" + eol
+		lines := []string{before + callee + ":" + eol}
 		for _, l := range policy() {
-			lines += before + "  " + l + eol
+			lines = append(lines, before+"  "+l+eol)
 		}
-		return lines
+		return strings.Join(lines, "")
 	}
 	if at := clientsKey.FindIndex(text); at != nil {
 		before := "# "

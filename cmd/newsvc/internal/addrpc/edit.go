@@ -12,12 +12,12 @@ import (
 )
 
 // byteOrderMark may begin a file; the parser does not count it.
-var byteOrderMark = []byte("\xef\xbb\xbf")
+const byteOrderMark = "\xef\xbb\xbf"
 
 // insert returns text with one more line in a service and empty messages at the end, and the number of that line. All
 // else stays as it is, byte for byte: comments, blank lines and the ends of lines.
 func insert(name string, text []byte, service, line string, messages []string) ([]byte, int, error) {
-	body, marked := bytes.CutPrefix(text, byteOrderMark)
+	body, marked := bytes.CutPrefix(text, []byte(byteOrderMark))
 	file, err := parser.Parse(name, bytes.NewReader(body), reporter.NewHandler(nil))
 	if err != nil {
 		return nil, 0, &problem.Error{What: name + " does not compile", At: err.Error(), Fix: "mend the line, then run it again", Err: err}
@@ -34,7 +34,7 @@ func insert(name string, text []byte, service, line string, messages []string) (
 	at := bytes.Count(body[:from], []byte("\n")) + strings.Count(added[:strings.Index(added, line)], "\n") + 1
 	var out bytes.Buffer
 	if marked {
-		out.Write(byteOrderMark)
+		out.WriteString(byteOrderMark)
 	}
 	out.Write(body[:from])
 	out.WriteString(added)

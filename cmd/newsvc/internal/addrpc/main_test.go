@@ -2,6 +2,7 @@ package addrpc_test
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,9 +52,7 @@ func project(t *testing.T, files map[string]string) string {
 		"go.mod": "module example.com/user\n\ngo 1.26\n", "newsvc.yaml": "kind: service\nname: user-service\n",
 		"proto/user/v1/service.proto": service, "internal/user/server.go": server,
 	}
-	for name, text := range files {
-		all[name] = text
-	}
+	maps.Copy(all, files)
 	for name, text := range all {
 		name = filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

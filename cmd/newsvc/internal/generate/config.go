@@ -172,19 +172,19 @@ func (c *config) read(r *reader, root *yaml.Node) {
 	})
 }
 
-func (p *plugin) read(r *reader, n *yaml.Node) {
+func (pl *plugin) read(r *reader, n *yaml.Node) {
 	r.fields(n, "plugins.", map[string]func(*yaml.Node){
-		"local": func(n *yaml.Node) { p.local = r.words(n, "plugins.local") },
-		"out":   func(n *yaml.Node) { p.out = n.Value },
-		"opt":   func(n *yaml.Node) { p.opt = strings.Join(r.words(n, "plugins.opt"), ",") },
+		"local": func(n *yaml.Node) { pl.local = r.words(n, "plugins.local") },
+		"out":   func(n *yaml.Node) { pl.out = n.Value },
+		"opt":   func(n *yaml.Node) { pl.opt = strings.Join(r.words(n, "plugins.opt"), ",") },
 		"strategy": func(n *yaml.Node) {
 			r.only("plugins.strategy", "all", "directory")(n)
-			p.together = n.Value == "all"
+			pl.together = n.Value == "all"
 		},
 		"include_imports": r.only("plugins.include_imports", "false"),
 		"include_wkt":     r.only("plugins.include_wkt", "false"),
 	})
-	if len(r.refused) == 0 && (len(p.local) == 0 || p.out == "") {
+	if len(r.refused) == 0 && (len(pl.local) == 0 || pl.out == "") {
 		r.refuse(n, "a plugin without local or out")
 	}
 }

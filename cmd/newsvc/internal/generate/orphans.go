@@ -23,15 +23,15 @@ func (p *Project) orphans(outputs []Output) []string {
 	for _, m := range p.modules {
 		_ = filepath.WalkDir(m.dir, func(name string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(name, ".pb.go") || written[name] || !p.config.generates(p.Root, name) {
-				return nil // what cannot be read was reported by load
+				return nil //nolint:nilerr // what cannot be read was reported by load
 			}
 			rel, err := filepath.Rel(m.dir, name)
 			if err != nil {
-				return nil
+				return nil //nolint:nilerr // no file of ours
 			}
 			text, err := os.ReadFile(name)
 			if err != nil || !header.Match(text) {
-				return nil
+				return nil //nolint:nilerr // no file of ours
 			}
 			source := sourceLine.FindSubmatch(text)
 			base := strings.TrimSuffix(strings.TrimSuffix(filepath.ToSlash(rel), ".pb.go"), "_grpc")

@@ -84,11 +84,11 @@ func (p *Project) pin(pl plugin) (name, version string, err error) {
 		}
 		text, err := os.ReadFile(name)
 		if err != nil {
-			return "", "", nil // the go command says so better
+			return "", "", nil //nolint:nilerr // the go command says so better
 		}
 		mod, err := modfile.Parse(name, text, nil)
 		if err != nil {
-			return "", "", nil
+			return "", "", nil //nolint:nilerr // and this
 		}
 		return p.tool(pl, args[1], mod)
 	case pl.local[1] == "run" && len(args) == 1:

@@ -74,7 +74,7 @@ func TestNearMissesOfMistakes(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"type of this package", "message UserId {}\nmessage A { UserIdd b = 1; }", "a.proto:4:13: field a.v1.A.b: unknown type UserIdd; did you mean UserId?"},
 		{"nested type", "message Box { message Lid {} }\nmessage A { Box.Lit b = 1; }", "did you mean Box.Lid?"},
-		{"type of another package", "import \"other.proto\";\nmessage A { other.v1.Adress b = 1; }", "did you mean other.v1.Address?"},
+		{"type of another package", "import \"other.proto\";\nmessage A { other.v1.Adrss b = 1; }", "did you mean other.v1.Address?"},
 		{"enum of another package", "import \"other.proto\";\nmessage A { other.v1.Address.Kid b = 1; }", "did you mean other.v1.Address.Kind?"},
 		{"well-known type", "import \"google/protobuf/timestamp.proto\";\nmessage A { google.protobuf.Timestmp b = 1; }", "did you mean google.protobuf.Timestamp?"},
 		{"request", "message GetRequest {}\nservice S { rpc Get(GetReqest) returns (GetRequest); }", "unknown request type GetReqest; did you mean GetRequest?"},

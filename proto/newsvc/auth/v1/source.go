@@ -1,3 +1,5 @@
+// Package authv1 holds the options by which a .proto file says who may call a method: generated code, and the text it was
+// generated from. What the options mean is decided by package auth.
 package authv1
 
 import _ "embed" // for the text below
