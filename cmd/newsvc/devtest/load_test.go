@@ -234,7 +234,7 @@ func (l *load) browse(ctx context.Context) error {
 }
 
 func (l *load) post(ctx context.Context) error {
-	return l.request(ctx, http.MethodPost, "/v1/users", fmt.Sprintf(`{"email":%q}`, l.email()))
+	return l.request(ctx, http.MethodPost, "/v1/users", fmt.Sprintf(`{"user":{"email":%q}}`, l.email()))
 }
 
 func (l *load) request(ctx context.Context, method, path, body string) error {

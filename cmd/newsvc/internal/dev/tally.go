@@ -104,14 +104,14 @@ func (t *tally) finish() {
 		if t.gone == 0 {
 			return
 		}
-		t.unit.out.say(t.unit.name, fmt.Sprintf("the previous version is gone after %s; %s", short(time.Since(t.began)), t.calls()))
+		t.unit.out.say(t.unit.name, fmt.Sprintf("the previous version is gone after %s%s", short(time.Since(t.began)), t.calls()))
 		for _, line := range t.cut {
 			t.unit.out.say(t.unit.name, "  "+line)
 		}
 	})
 }
 
-// calls says how many there were, and how many failed: as callers saw it, if callers run here.
+// calls says how many there were, and how many failed: as callers saw it, if callers run here. It is empty without any.
 func (t *tally) calls() string {
 	var sum counts
 	for pid, c := range t.last {
@@ -122,12 +122,12 @@ func (t *tally) calls() string {
 		sum.servedFailed += c.servedFailed - b.servedFailed
 	}
 	if sum.made == 0 && sum.served == 0 {
-		return "nobody called meanwhile"
+		return "" // or nobody counts them, as of HTTP
 	}
 	if sum.made > 0 {
-		return fmt.Sprintf("%.0f of %.0f calls failed", sum.madeFailed, sum.made)
+		return fmt.Sprintf("; %.0f of %.0f calls failed", sum.madeFailed, sum.made)
 	}
-	return fmt.Sprintf("%.0f of %.0f calls failed", sum.servedFailed, sum.served)
+	return fmt.Sprintf("; %.0f of %.0f calls failed", sum.servedFailed, sum.served)
 }
 
 // scrape reads one process' metrics.
