@@ -23,6 +23,9 @@ var ErrDraining = errors.New("the server is draining")
 // errDrained is what a peer is told whose stream was ended by the stop.
 var errDrained = status.Error(codes.Unavailable, "this instance is shutting down; open the stream anew, other instances take it")
 
+// errLeft is what a peer is told whose handler left by runtime.Goexit.
+var errLeft = status.Error(codes.Internal, "internal error")
+
 // method counts the calls of one method that are running.
 type method struct {
 	name   string
@@ -145,38 +148,26 @@ func (s *streams) cancelAll(all bool) {
 	}
 }
 
-// serve runs the chain of one stream. A handler that waits in RecvMsg does not see the end of its context,
-// because gRPC waits there for its own; so handlers that read a stream run beside this function, which can return for
-// them: that ends the stream, and with it every RecvMsg.
-func (s *streams) serve(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, m *method, chain func(any, grpc.ServerStream) error) error {
+// serve runs the chain of one stream. A handler that waits in RecvMsg for a client that sends nothing, or in SendMsg for
+// one that reads nothing, does not see the end of its context, because gRPC waits there for its own. So the chain runs
+// beside this function, which can return for it: that ends the stream, and with it every RecvMsg and SendMsg.
+func (s *streams) serve(srv any, ss grpc.ServerStream, m *method, chain func(any, grpc.ServerStream) error) error {
 	st := s.add(ss, m.system)
 	if st == nil {
 		m.leave()
 		return notprocessed.Error("this instance is shutting down; other instances take the call")
 	}
-	if !info.IsClientStream {
+	end := errLeft
+	handler := loop.Start(context.WithoutCancel(st.ctx), func(context.Context) {
 		defer m.leave()
 		defer s.remove(st)
-		return chain(srv, st)
-	}
-	result := make(chan error, 1)
-	handler := loop.Start(st.ctx, func(context.Context) {
-		defer m.leave()
-		defer s.remove(st)
-		result <- chain(srv, st)
+		end = chain(srv, st)
 	})
 	select {
-	case err := <-result:
-		return err
+	case <-handler.Done():
+		return end
 	case <-s.abandoned:
 		return errDrained
-	case <-handler.Done():
-	}
-	select {
-	case err := <-result:
-		return err
-	default: // the handler left by runtime.Goexit
-		return status.Error(codes.Internal, "internal error")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // listener remembers its connections, because gRPC's stop waits for those that are in their handshake, and a
@@ -46,7 +47,7 @@ func (l *listener) add(c *conn) bool {
 }
 
 // closeSilent accepts no more connections and closes those that have not sent anything yet; no call can be on them.
-func (l *listener) closeSilent() { l.closeIf(func(c *conn) bool { return !c.spoke.Load() }) }
+func (l *listener) closeSilent() { l.closeIf(func(c *conn) bool { return c.got.Load() == 0 }) }
 
 // closeAll closes all connections.
 func (l *listener) closeAll() { l.closeIf(func(*conn) bool { return true }) }
@@ -66,19 +67,44 @@ func (l *listener) closeIf(doomed func(*conn) bool) {
 	}
 }
 
-// conn is a connection that knows whether its peer ever sent something.
+// stillness is what a connection had moved when it was first seen to have moved so much.
+type stillness struct {
+	moved int64
+	since time.Time
+}
+
+// closeStill closes the connections that have moved nothing for [stillFor]. It remembers in seen, which is the same in
+// each call, what it found.
+func (l *listener) closeStill(seen map[*conn]stillness, now time.Time) {
+	l.closeIf(func(c *conn) bool {
+		moved := c.got.Load() + c.put.Load()
+		before, known := seen[c]
+		if !known || before.moved != moved {
+			seen[c] = stillness{moved, now}
+			return false
+		}
+		return now.Sub(before.since) >= stillFor
+	})
+}
+
+// conn is a connection that knows how many bytes went over it.
 type conn struct {
 	net.Conn
-	owner *listener
-	spoke atomic.Bool
+	owner    *listener
+	got, put atomic.Int64
 }
 
 // Read reads from the connection.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 && !c.spoke.Load() {
-		c.spoke.Store(true)
-	}
+	c.got.Add(int64(n))
+	return n, err
+}
+
+// Write writes to the connection.
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.put.Add(int64(n))
 	return n, err
 }
 

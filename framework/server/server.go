@@ -330,7 +330,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return s.streams.serve(srv, ss, info, s.calls.enter(info.FullMethod), func(srv any, ss grpc.ServerStream) error {
+	return s.streams.serve(srv, ss, s.calls.enter(info.FullMethod), func(srv any, ss grpc.ServerStream) error {
 		return confined.Public(s.streamRoot(srv, ss, info, handler))
 	})
 }

@@ -13,6 +13,9 @@ import (
 const (
 	// abandonAfter is how long a handler has, after the end of its stream's context, to return by itself.
 	abandonAfter = 500 * time.Millisecond
+	// stillFor is how long nothing moves on a connection of which one may say that its peer takes nothing. Packets that
+	// are lost hold a connection up for less.
+	stillFor = 2 * time.Second
 	// cutWait bounds the wait for handlers after their connections were closed.
 	cutWait = time.Second
 )
@@ -46,7 +49,8 @@ func (s *Server) DrainSignal() func(context.Context) <-chan struct{} {
 
 // Stop ends the server: health says NOT_SERVING, the listener closes, clients are asked to go elsewhere, and calls in
 // flight go on. After soft, the contexts of streams end with [ErrDraining], and streams whose handlers do not return
-// soon after are ended with UNAVAILABLE over their heads. When ctx ends, every connection is closed, and Stop waits
+// soon after are ended with UNAVAILABLE over their heads; clients that read nothing more are then waited for no longer than
+// other calls run, and two seconds. When ctx ends, every connection is closed, and Stop waits
 // one more second for handlers. It returns a [*CutError] if calls were cut, else nil. Later calls wait for the first
 // one, until their ctx ends, and return its result.
 func (s *Server) Stop(ctx context.Context, soft time.Duration) error {
@@ -95,10 +99,31 @@ func (s *Server) stop(ctx context.Context, soft time.Duration) error {
 		return nil
 	}
 	close(s.streams.abandoned)
-	if s.await(ctx, graceful, -1) {
+	if s.outlast(ctx, graceful) {
 		return nil
 	}
 	return s.cut(ctx)
+}
+
+// outlast is await without a limit but ctx, and does not wait for peers that take nothing. gRPC says goodbye to a stream
+// behind what was sent before, so for a peer that reads nothing more it waits for ever. Once no call runs, connections
+// on which nothing moves are closed. What still moves may be an answer on its way and is left alone.
+func (s *Server) outlast(ctx context.Context, graceful *loop.Loop) bool {
+	tick := time.NewTicker(stillFor / 10)
+	defer tick.Stop()
+	seen := map[*conn]stillness{}
+	for {
+		select {
+		case <-graceful.Done():
+			return s.await(ctx, graceful, -1)
+		case <-ctx.Done():
+			return false
+		case now := <-tick.C:
+			if len(s.calls.running()) == 0 {
+				s.listener.closeStill(seen, now)
+			}
+		}
+	}
 }
 
 // await reports whether the graceful stop has ended and no handler runs any more, before d has passed (negative: no
