@@ -54,7 +54,7 @@ test: ## all tests in budget: framework with the race detector, the rest as it s
 .PHONY: test-cli
 test-cli: ## newsvc on whole projects: create, race test, lint, run, call by name, stop; budget 20 minutes on 2 cores
 	@began=$$(date +%s); status=0; \
-	NEWSVC_TEST_CLI=1 go test ./cmd/newsvc/clitest ./cmd/newsvc/internal/generate -count 1 -v -timeout 60m || status=1; \
+	NEWSVC_TEST_CLI=1 go test ./cmd/newsvc/clitest ./cmd/newsvc/devtest ./cmd/newsvc/internal/generate -count 1 -v -timeout 60m || status=1; \
 	echo "make test-cli: $$(( $$(date +%s) - began )) s of 1200 s"; exit $$status
 
 .PHONY: test-deploy
