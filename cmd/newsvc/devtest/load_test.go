@@ -326,7 +326,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		if s.says != "" {
 			r.saysSince(ctx, from, s.says)
 		}
-		service := strings.SplitN(s.file, "/", 2)[0]
+		service, _, _ := strings.Cut(s.file, "/")
 		if s.says != "" && !strings.HasPrefix(s.says, "gateway") {
 			if now := pids(r.complete(ctx), service); !slices.Equal(now, pids(before, service)) {
 				t.Errorf("save %d: the processes were %v and are %v", i, pids(before, service), now)

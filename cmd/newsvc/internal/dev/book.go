@@ -24,8 +24,7 @@ func (b *book) change(f func(r *devrecord.Record)) error {
 	defer b.mu.Unlock()
 	f(&b.record)
 	err := b.record.Write()
-	var share *devrecord.ShareError
-	if errors.As(err, &share) { // that it is of no use elsewhere does not make it useless here
+	if share, ok := errors.AsType[*devrecord.ShareError](err); ok { // that it is of no use elsewhere does not make it useless here
 		if !b.warned {
 			b.warned = true
 			b.out.say("newsvc", "warning: "+share.Error())

@@ -79,7 +79,7 @@ func secondSignal() (force context.Context, release func()) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	var g sync.WaitGroup
 	g.Go(func() {
-		for n := 0; n < 2; n++ {
+		for n := range 2 {
 			select {
 			case sig := <-signals:
 				if n == 1 {
@@ -131,7 +131,7 @@ func (s *session) live(ctx context.Context, services []service) (err error) {
 // silenced is nil for what Ctrl-C has brought about: a wish, and no failure.
 func silenced(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // as said
 	}
 	return err
 }

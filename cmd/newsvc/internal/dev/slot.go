@@ -143,13 +143,6 @@ func (s *slot) process() *process {
 	return s.current
 }
 
-// running is the program that is to run here.
-func (s *slot) running() program {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.program
-}
-
 // end stops the current process and waits for it.
 func (s *slot) end() {
 	p := s.process()

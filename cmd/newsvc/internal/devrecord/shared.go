@@ -97,10 +97,10 @@ const lockPause = 50 * time.Millisecond
 func Lock(ctx context.Context) (unlock func(), err error) {
 	dir, err := sharedDir()
 	if err != nil {
-		return func() {}, nil //nolint:nilerr // as in Live
+		return func() {}, nil // as in Live
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return func() {}, nil //nolint:nilerr // nor can records be written there
+		return func() {}, nil // nor can records be written there
 	}
 	tick := time.NewTicker(lockPause)
 	defer tick.Stop()
