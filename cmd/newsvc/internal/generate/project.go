@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -127,6 +128,9 @@ func (p *Project) load(overlay map[string][]byte) (tree, error) {
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(texts)) {
+			if bytes.HasPrefix(texts[name], []byte(exportHeader)) {
+				continue // a copy for buf of what is built in, whose Go code is a module of its own
+			}
 			into := t.imports
 			if p.config.generates(p.Root, filepath.Join(m.dir, filepath.FromSlash(name))) {
 				into = t.files
