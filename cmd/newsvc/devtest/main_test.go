@@ -184,7 +184,7 @@ func (p *place) dev(env []string, args ...string) *running {
 	r := &running{place: p, done: make(chan struct{})}
 	r.cmd = exec.CommandContext(context.Background(), filepath.Join(bin, "newsvc"), append([]string{"dev"}, args...)...)
 	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr, r.cmd.WaitDelay = p.root, &r.out, &r.err, 5*time.Second
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	r.cmd.SysProcAttr = ownGroup()
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "NEWSVC_") && !strings.Contains(kv, "__") && !strings.HasPrefix(kv, "XDG_") {
 			r.cmd.Env = append(r.cmd.Env, kv)
