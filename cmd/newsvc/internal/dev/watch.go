@@ -84,7 +84,7 @@ func (w *watcher) run(ctx context.Context) {
 			if w.relevant(e.Name) {
 				w.saved(settled)
 			}
-		case _ = <-errs: // events were lost
+		case <-errs: // events were lost
 			w.saved(settled)
 		case <-look.C:
 			if w.fs == nil || w.absent {
