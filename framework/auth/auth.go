@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/prometheus/client_golang/prometheus"
@@ -118,6 +119,25 @@ func (a *Auth) Close() {
 	}
 }
 
+// Stats is what can be told of the keys of tokens; zero where no tokens are taken.
+type Stats struct {
+	// Keys is the number of keys in use.
+	Keys int
+	// KeysAge is how long ago they could be read last, whether that brought other ones or not; 0 before the first time.
+	// While nobody calls they are not read.
+	KeysAge time.Duration
+	// KeysError is why the last reading failed, empty after a good one. It may hold the address they are read from.
+	KeysError string
+}
+
+// Stats returns the present state. It waits for nothing.
+func (a *Auth) Stats() Stats {
+	if a.verifier == nil {
+		return Stats{}
+	}
+	return a.verifier.keys.stats(time.Now())
+}
+
 // Metrics counts calls by caller and by what became of them.
 func (a *Auth) Metrics() prometheus.Collector { return a.callers.total }
 
@@ -194,7 +214,14 @@ func (a *Auth) open(method string) bool { return a.cfg.OpenHealth && isHealth(me
 
 // identify fills in who makes a call.
 func (a *Auth) identify(ctx context.Context, c *call, method string) error {
-	c.peer = a.peers.of(ctx)
+	at := a.peers.of(ctx)
+	switch {
+	case at == nil:
+	case at.service == "":
+		c.nameless = true
+	default:
+		c.peer = at
+	}
 	values := metadata.ValueFromIncomingContext(ctx, "authorization")
 	if len(values) == 0 {
 		return nil
@@ -207,7 +234,7 @@ func (a *Auth) identify(ctx context.Context, c *call, method string) error {
 		return a.refuse(c, method, &refusal{reason: reasonScheme, detail: "it is something else"})
 	}
 	t, err := a.verifier.verify(ctx, raw)
-	if err == nil && t.bound != "" && (c.peer == nil || c.peer.thumb != t.bound) {
+	if err == nil && t.bound != "" && (at == nil || at.thumb != t.bound) {
 		err = refuse(reasonBinding, "it is bound to another certificate than that of the connection")
 	}
 	if err != nil {

@@ -21,7 +21,7 @@ type Identity struct {
 	// Expires is when the token ends.
 	Expires time.Time
 	// Service is the calling service, from its certificate: a service name, or a SPIFFE ID that stands for none. Empty
-	// without a certificate.
+	// without a certificate, and with one that names nobody.
 	Service string
 	// SPIFFE is the SPIFFE ID in the certificate; empty if there is none.
 	SPIFFE string
@@ -81,6 +81,8 @@ type call struct {
 	context.Context
 	token *token
 	peer  *peerID
+	// nameless tells that there is a certificate, but none that says who calls.
+	nameless bool
 }
 
 type callKey struct{}

@@ -21,6 +21,10 @@ import (
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
+// mostKeysAge is how long keys count that can't be read anew: they may have been withdrawn. With a long refresh it is three
+// times that, so that it is never over before somebody tried.
+const mostKeysAge = 24 * time.Hour
+
 // minRSABits is the shortest modulus that counts.
 const minRSABits = 2048
 
@@ -136,29 +140,53 @@ type keyStore struct {
 	log     *zap.Logger
 	changed func() // told after other keys came into use
 
-	set atomic.Pointer[keySet]
-	due atomic.Int64 // when they are old, in Unix nanoseconds
+	set  atomic.Pointer[keySet]
+	due  atomic.Int64 // when they are old, in Unix nanoseconds
+	good atomic.Int64 // when they could be read last, likewise; 0 before the first time
 
 	waking atomic.Bool // the first reading after a long silence is under way
 
 	mu      sync.Mutex
 	reading *loop.Loop // the latest one; nil before the first
 	began   time.Time  // when that was
-	failing string     // what the log was told of last
+	failing string     // why the latest one failed
+	tooOld  bool       // the log was told so
 	closed  bool
 }
 
 // poke starts a reading when the keys are old, and waits for it if nobody has tried for so long that keys may have been
-// withdrawn long ago; otherwise it waits for nothing and costs two comparisons. The error is the end of ctx.
+// withdrawn long ago; otherwise it waits for nothing and costs three comparisons. The error is the end of ctx, or a refusal:
+// the keys are too old to be trusted.
 func (s *keyStore) poke(ctx context.Context, now time.Time) error {
-	if now.UnixNano() < s.due.Load() && !s.waking.Load() {
+	if now.UnixNano() < s.due.Load() && !s.waking.Load() && !s.stale(now) {
 		return nil
 	}
-	if r := s.begin(now); r != nil && s.waking.Load() {
-		return r.Join(ctx)
+	if r := s.begin(now); r != nil && (s.waking.Load() || s.stale(now)) {
+		if err := r.Join(ctx); err != nil {
+			return err
+		}
 	}
-	return nil
+	if !s.stale(now) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return refuse(reasonNoKeys, fmt.Sprintf("the keys could not be read for %v and count no more: %s", s.age(now).Round(time.Second), s.failing))
 }
+
+// age is how long ago the keys could be read last, by the clock of the wall; 0 before the first time.
+func (s *keyStore) age(now time.Time) time.Duration {
+	good := s.good.Load()
+	if good == 0 {
+		return 0
+	}
+	return max(0, time.Duration(now.UnixNano()-good))
+}
+
+// stale tells whether the keys are too old to be trusted.
+func (s *keyStore) stale(now time.Time) bool { return s.age(now) > s.mostAge() }
+
+func (s *keyStore) mostAge() time.Duration { return max(mostKeysAge, 3*s.cfg.Refresh) }
 
 // begin starts a reading, unless one runs or the last one is too recent, and returns the one that runs; nil if none does.
 func (s *keyStore) begin(now time.Time) *loop.Loop {
@@ -205,6 +233,9 @@ func (s *keyStore) read(ctx context.Context) {
 	if err != nil {
 		s.failing = err.Error()
 	}
+	tooOld := err != nil && s.stale(time.Now())
+	tell := tooOld && !s.tooOld
+	s.tooOld = tooOld
 	closed := s.closed
 	s.mu.Unlock()
 	switch {
@@ -213,8 +244,12 @@ func (s *keyStore) read(ctx context.Context) {
 		s.log.Info("the keys of tokens can be read again", zap.String("jwks", s.cfg.JWKS))
 	case err != nil && was == "" && s.set.Load() == nil:
 		s.log.Error("the keys of tokens can't be read; no token can be checked until they are", zap.String("jwks", s.cfg.JWKS), zap.Error(err))
+	case tell:
+		s.log.Error("the keys of tokens are too old to be trusted; no token is taken until they can be read", zap.String("jwks", s.cfg.JWKS),
+			zap.Duration("age", s.age(time.Now())), zap.Error(err))
 	case err != nil && was == "":
-		s.log.Warn("the keys of tokens can't be read; the last good ones stay in use", zap.String("jwks", s.cfg.JWKS), zap.Error(err))
+		s.log.Warn("the keys of tokens can't be read; the last good ones stay in use", zap.String("jwks", s.cfg.JWKS),
+			zap.Duration("at_most", s.mostAge()), zap.Error(err))
 	}
 }
 
@@ -226,6 +261,7 @@ func (s *keyStore) readNow(ctx context.Context) error {
 	now := time.Now()
 	if old := s.set.Load(); old != nil && old.text == string(data) {
 		s.due.Store(now.Add(s.cfg.Refresh).UnixNano())
+		s.good.Store(now.UnixNano())
 		return nil
 	}
 	set, notes, err := parseKeys(data, s.cfg.Algorithms)
@@ -234,7 +270,8 @@ func (s *keyStore) readNow(ctx context.Context) error {
 	}
 	s.due.Store(now.Add(s.cfg.Refresh).UnixNano())
 	s.set.Store(set)
-	s.changed()
+	s.changed() // before the keys count as fresh: what was checked with those before does no more
+	s.good.Store(now.UnixNano())
 	ids := make([]string, 0, len(set.keys))
 	for _, k := range set.keys {
 		ids = append(ids, k.id)
@@ -294,4 +331,15 @@ func (s *keyStore) close() {
 	if r != nil {
 		r.Stop()
 	}
+}
+
+// stats is the state of the keys.
+func (s *keyStore) stats(now time.Time) Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Stats{KeysAge: s.age(now), KeysError: s.failing}
+	if set := s.set.Load(); set != nil {
+		st.Keys = len(set.keys)
+	}
+	return st
 }

@@ -3,8 +3,6 @@ package auth
 import (
 	"context"
 	"crypto/x509"
-	"net/url"
-	"slices"
 	"strings"
 	"sync"
 
@@ -14,7 +12,7 @@ import (
 
 // peerID is who presented a certificate.
 type peerID struct {
-	service string
+	service string // empty: it names nobody, and is good for tokens that are bound to it only
 	spiffe  string
 	thumb   string // hash of the certificate, for tokens that are bound to it
 	caller  *caller
@@ -38,7 +36,7 @@ func newPeers(cfg MTLSConfig, c *callers) *peers {
 	return p
 }
 
-// of returns who is at the other end of the connection, nil if his certificate was not verified.
+// of returns who is at the other end of the connection, nil if there is no certificate or it was not verified.
 func (p *peers) of(ctx context.Context) *peerID {
 	at, ok := peer.FromContext(ctx)
 	if !ok {
@@ -65,29 +63,24 @@ func (p *peers) of(ctx context.Context) *peerID {
 	return id
 }
 
-// read is nil for a certificate that names nobody.
+// read finds out whom a certificate names.
 func (p *peers) read(leaf *x509.Certificate) *peerID {
 	id := &peerID{thumb: thumbprint(leaf.Raw)}
 	// A certificate with more than one URI is no SPIFFE certificate, and which one counted would be anybody's guess.
 	if len(leaf.URIs) == 1 && leaf.URIs[0].Scheme == "spiffe" {
 		id.spiffe = leaf.URIs[0].String()
 	}
-	service := p.inSPIFFE(id.spiffe)
-	switch {
-	case service != "":
-		id.service = service
-	case p.before != "" && slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.Scheme == "spiffe" }):
-		id.service = id.spiffe // IDs say who is a service here, and this one does not
-	default:
+	if p.before == "" {
 		id.service = serviceName(leaf.DNSNames)
-		if id.service == "" {
-			id.service = id.spiffe
-		}
+	} else { // IDs say who is a service here, and DNS names do not
+		id.service = p.inSPIFFE(id.spiffe)
 	}
 	if id.service == "" {
-		return nil
+		id.service = id.spiffe
 	}
-	id.caller = p.callers.of(id.service)
+	if id.service != "" {
+		id.caller = p.callers.of(id.service)
+	}
 	return id
 }
 

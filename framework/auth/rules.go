@@ -172,7 +172,10 @@ func (r *Rule) admit(c *call) *refusal {
 	if r.Anyone {
 		return nil
 	}
-	if c == nil || c.token == nil && c.peer == nil {
+	switch {
+	case c != nil && c.nameless && c.token == nil:
+		return &refusal{reason: reasonMissing, detail: "no token came with the call, and its certificate names no service; with auth.mtls.spiffe an ID must, and DNS names do not count"}
+	case c == nil || c.token == nil && c.peer == nil:
 		return &refusal{reason: reasonMissing, detail: "no token and no client certificate came with the call"}
 	}
 	if len(r.Services) > 0 && (c.peer == nil || !slices.Contains(r.Services, c.peer.service) && !slices.Contains(r.Services, c.peer.spiffe)) {

@@ -49,7 +49,7 @@ type verifier struct {
 func (v *verifier) verify(ctx context.Context, raw string) (*token, error) {
 	now := time.Now()
 	if err := v.keys.poke(ctx, now); err != nil {
-		return nil, err // the call is over
+		return nil, err // the call is over, or the keys are
 	}
 	if len(raw) > maxToken {
 		return nil, refuse(reasonMalformed, fmt.Sprintf("it is longer than %d bytes", maxToken))
