@@ -49,7 +49,7 @@ func (s settings) propagation(ctx context.Context, etcd string) (err error) {
 			leaves[name] = appendMillis(leaves[name], a.Leaves)
 		}
 	}
-	fmt.Fprintf(s.out, "\npropagation, %d joins and leaves per arm, one caller; ms from the change in etcd\n", s.samples)
+	fmt.Fprintf(s.out, "\npropagation, %d joins and leaves per arm, one caller; ms from the key in etcd to the first call, from the request to delete it to the last\n", s.samples)
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "arm\tfirst call p50\tp99\tmax\tlast call p50\tp99\tmax")
 	for _, n := range names {
@@ -58,12 +58,12 @@ func (s settings) propagation(ctx context.Context, etcd string) (err error) {
 	}
 	_ = w.Flush()
 	ours, naming := joins[armNewsvc], joins[armNaming]
-	// The last call mostly begins before the onlooker's event, so the times of a leave are around zero: no ratio of them means anything.
 	left, namingLeft := leaves[armNewsvc], leaves[armNaming]
 	fmt.Fprintf(s.out, "PROPAGATION samples=%d join_p50_ms=%.2f join_p99_ms=%.2f naming_join_p50_ms=%.2f naming_join_p99_ms=%.2f join_p50_ratio=%.2f join_p99_ratio=%.2f",
 		s.samples, stats.Median(ours), stats.Quantile(ours, 0.99), stats.Median(naming), stats.Quantile(naming, 0.99), stats.Median(ours)/stats.Median(naming), stats.Quantile(ours, 0.99)/stats.Quantile(naming, 0.99))
-	fmt.Fprintf(s.out, " leave_p50_ms=%.2f leave_p99_ms=%.2f naming_leave_p50_ms=%.2f naming_leave_p99_ms=%.2f\n",
-		stats.Median(left), stats.Quantile(left, 0.99), stats.Median(namingLeft), stats.Quantile(namingLeft, 0.99))
+	fmt.Fprintf(s.out, " leave_p50_ms=%.2f leave_p99_ms=%.2f naming_leave_p50_ms=%.2f naming_leave_p99_ms=%.2f leave_p50_ratio=%.2f leave_p99_ratio=%.2f\n",
+		stats.Median(left), stats.Quantile(left, 0.99), stats.Median(namingLeft), stats.Quantile(namingLeft, 0.99),
+		stats.Median(left)/stats.Median(namingLeft), stats.Quantile(left, 0.99)/stats.Quantile(namingLeft, 0.99))
 	return nil
 }
 
@@ -215,13 +215,14 @@ func (p *propagationRole) handle(ctx context.Context, c command) (answer, error)
 	return out, nil
 }
 
-// sample lets the server come and go once. Times are counted from the event that an onlooker gets.
+// sample lets the server come and go once. A join counts from the event that an onlooker gets. A leave counts from the
+// request to delete the key: mostly the last call begins before anybody hears of it.
 func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sightings, events clientv3.WatchChan, pause time.Duration) (join, leave time.Duration, err error) {
 	if err := process.Wait(ctx, rand.N(pause/2)); err != nil { // the end of the last leave was quiet already
 		return 0, 0, err
 	}
 	before := seen.count.Load()
-	event, err := change(ctx, events, func(ctx context.Context) error { _, err := p.etcd.Put(ctx, a.key, a.value); return err })
+	_, event, err := change(ctx, events, func(ctx context.Context) error { _, err := p.etcd.Put(ctx, a.key, a.value); return err })
 	if err != nil {
 		return 0, 0, err
 	}
@@ -237,7 +238,7 @@ func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sighting
 	if err := process.Wait(ctx, pause/2+rand.N(pause)); err != nil {
 		return 0, 0, err
 	}
-	event, err = change(ctx, events, func(ctx context.Context) error { _, err := p.etcd.Delete(ctx, a.key); return err })
+	asked, event, err := change(ctx, events, func(ctx context.Context) error { _, err := p.etcd.Delete(ctx, a.key); return err })
 	if err != nil {
 		return 0, 0, err
 	}
@@ -245,7 +246,7 @@ func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sighting
 		last := time.Unix(0, seen.last.Load())
 		if now := time.Now(); now.Sub(last) > leaveQuiet && now.Sub(event) > leaveQuiet {
 			seen.forget()
-			return join, last.Sub(event), nil
+			return join, last.Sub(asked), nil
 		} else if now.After(limit) {
 			return 0, 0, fmt.Errorf("calls still reach the server that left %v ago", sampleBudget)
 		}
@@ -255,11 +256,10 @@ func (p *propagationRole) sample(ctx context.Context, a *joinArm, seen *sighting
 	}
 }
 
-// change writes to etcd and returns when an onlooker was told of it.
-func change(ctx context.Context, events clientv3.WatchChan, write func(context.Context) error) (time.Time, error) {
+// change writes to etcd and returns when that was asked for, and when an onlooker was told of it.
+func change(ctx context.Context, events clientv3.WatchChan, write func(context.Context) error) (asked, event time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sampleBudget)
 	defer cancel()
-	var event time.Time
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		select {
@@ -270,15 +270,15 @@ func change(ctx context.Context, events clientv3.WatchChan, write func(context.C
 		case <-ctx.Done():
 		}
 	})
-	err := write(ctx)
-	if err != nil {
+	asked = time.Now()
+	if err = write(ctx); err != nil {
 		cancel()
 	}
 	wg.Wait()
 	if err == nil && event.IsZero() {
 		err = errors.New("the onlooker's watch ended")
 	}
-	return event, err
+	return asked, event, err
 }
 
 // sightings is when calls reached the server that comes and goes.
