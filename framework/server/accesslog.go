@@ -66,6 +66,7 @@ type accessLog struct {
 	log      logs
 	draining <-chan struct{}
 	rules    atomic.Pointer[accessRules] // nil: none is worth a line
+	refused  refusedCalls
 }
 
 type accessRules struct {
@@ -91,7 +92,7 @@ func (a *accessLog) set(cfg AccessLog) {
 // unary must be deferred directly, with the moment the call came.
 func (a *accessLog) unary(ctx context.Context, r *accessRules, method string, start time.Time, req any, resp *any, err *error) {
 	took := time.Since(start)
-	entry, leftOut := a.check(r, *err, r.Slow > 0 && took >= r.Slow)
+	entry, leftOut := a.check(r, method, *err, r.Slow > 0 && took >= r.Slow)
 	if entry == nil {
 		return
 	}
@@ -108,7 +109,7 @@ func (a *accessLog) stream(ss *countedStream, r *accessRules, method string, sta
 	if a.isDraining() && codeOf(*err) == codes.Unavailable && !r.All {
 		return // the peer was told to go elsewhere, which is no fault
 	}
-	entry, leftOut := a.check(r, *err, false)
+	entry, leftOut := a.check(r, method, *err, false)
 	if entry == nil {
 		return
 	}
@@ -129,11 +130,22 @@ func (a *accessLog) isDraining() bool {
 	}
 }
 
-// check returns the entry to write, or nil, and how many were not written before it.
-func (a *accessLog) check(r *accessRules, err error, slow bool) (entry *zapcore.CheckedEntry, leftOut int) {
+// check returns the entry to write, or nil, and how many were not written before it. Calls that were refused for being
+// too many have none of their own.
+func (a *accessLog) check(r *accessRules, method string, err error, slow bool) (entry *zapcore.CheckedEntry, leftOut int) {
+	refused := err != nil && pushedBack(err)
+	if refused && r.All {
+		a.refused.add(method, err)
+	}
+	if r.All && a.refused.waiting.Load() {
+		a.tellRefused(r, time.Now())
+	}
+	if refused {
+		return nil, 0
+	}
 	limit := &r.troubled
 	switch {
-	case r.Errors && serverFault(err) && !pushedBack(err):
+	case r.Errors && serverFault(err):
 		entry = a.log.Check(zapcore.ErrorLevel, "call failed")
 	case slow:
 		entry = a.log.Check(zapcore.WarnLevel, "slow call")
@@ -157,10 +169,10 @@ func (a *accessLog) fields(ctx context.Context, method string, took time.Duratio
 		fields = append(fields, zap.Stringer("peer", p.Addr))
 	}
 	if agent := metadata.ValueFromIncomingContext(ctx, "user-agent"); len(agent) > 0 {
-		fields = append(fields, zap.String("user_agent", shorten(agent[0])))
+		fields = append(fields, zap.String("user_agent", shorten(agent[0], maxStrangersText)))
 	}
 	if err != nil {
-		fields = append(fields, zap.Error(err))
+		fields = append(fields, zap.String("error", shorten(err.Error(), maxErrorText)))
 	}
 	if leftOut > 0 {
 		fields = append(fields, zap.Int("left_out", leftOut))
@@ -171,9 +183,15 @@ func (a *accessLog) fields(ctx context.Context, method string, took time.Duratio
 	return fields
 }
 
+const (
+	// maxStrangersText bounds what a caller says of itself.
+	maxStrangersText = 200
+	// maxErrorText bounds errors, which may quote what a caller sent.
+	maxErrorText = 500
+)
+
 // shorten keeps what a stranger wrote from filling the log.
-func shorten(text string) string {
-	const most = 200
+func shorten(text string, most int) string {
 	if len(text) > most {
 		return strings.ToValidUTF8(text[:most], "") + "..."
 	}
@@ -236,16 +254,33 @@ func (l *lineLimit) take(now time.Time) (ok bool, leftOut int) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.roomLocked(now) {
+		l.leftOut++
+		return false, 0
+	}
+	leftOut, l.leftOut = l.leftOut, 0
+	return true, leftOut
+}
+
+// room is take for a line that can wait: nothing is left out if there is none.
+func (l *lineLimit) room(now time.Time) bool {
+	if l.max == 0 {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.roomLocked(now)
+}
+
+func (l *lineLimit) roomLocked(now time.Time) bool {
 	if second := now.Unix(); second != l.second {
 		l.second, l.taken = second, 0
 	}
 	if l.taken >= l.max {
-		l.leftOut++
-		return false, 0
+		return false
 	}
 	l.taken++
-	leftOut, l.leftOut = l.leftOut, 0
-	return true, leftOut
+	return true
 }
 
 // serverFault reports whether an error is the server's rather than the caller's.

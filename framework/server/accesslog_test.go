@@ -170,3 +170,126 @@ func TestStreamsThatEndWithTheServerAreNoFaults(t *testing.T) {
 		t.Errorf("log: %v", logs.All())
 	}
 }
+
+// TestRefusedCallsAreToldTogether calls more often than two limits allow until refusals of several seconds are told.
+func TestRefusedCallsAreToldTogether(t *testing.T) {
+	t.Parallel()
+	p, logs := logged(server.AccessLog{All: true, Errors: true}) // no bound for all lines together
+	p.Config.RateLimits = map[string]server.RateLimit{unaryMethod: {Rate: 0.001, Burst: 1}, watchMethod: {Rate: 0.001, Burst: 1}}
+	s := start(t, p, &echo{watch: func(ss grpc.ServerStream) error { return ss.SendMsg(wrapperspb.String("x")) }})
+	cc := dial(t, s)
+	if _, err := invoke(t, cc, "x"); err != nil {
+		t.Fatal(err)
+	}
+	open(t, cc, watchMethod)
+	refused := func() []map[string]any {
+		var lines []map[string]any
+		for _, e := range logs.FilterMessage("calls refused").All() {
+			lines = append(lines, e.ContextMap())
+		}
+		return lines
+	}
+	want := map[string]int64{}
+	began := time.Now()
+	for len(refused()) < 5 && time.Since(began) < 20*time.Second {
+		if _, err := invoke(t, cc, "x"); status.Code(err) != codes.Unavailable {
+			t.Fatalf("%v, want it refused", err)
+		}
+		want[unaryMethod]++
+		cs, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, watchMethod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cs.RecvMsg(new(wrapperspb.StringValue)); status.Code(err) != codes.Unavailable {
+			t.Fatalf("%v, want it refused", err)
+		}
+		want[watchMethod]++
+	}
+	seconds := int(time.Since(began)/time.Second) + 2
+	if err := stop(t, s, 0, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	got, lines := map[string]int64{}, map[string]int{}
+	for _, line := range refused() {
+		method := line["method"].(string)
+		got[method] += line["calls"].(int64)
+		lines[method]++
+		if line["reason"] != "rate_limit" || line["code"] != "Unavailable" || !strings.Contains(line["error"].(string), "calls per second of") {
+			t.Errorf("line = %v", line)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("refused calls that are told (-want +got):\n%s", diff)
+	}
+	for method, n := range lines {
+		if n > seconds+1 { // and one of the stop
+			t.Errorf("%s has %d lines within %d seconds", method, n, seconds)
+		}
+	}
+	if n := logs.FilterMessage("call").Len() + logs.FilterMessage("call failed").Len(); n != 2 {
+		t.Errorf("%d lines of single calls, want those of the two that were admitted: %v", n, logs.All())
+	}
+}
+
+func TestTheRoomOfRefusedCallsIsThatOfAllLines(t *testing.T) {
+	t.Parallel()
+	p, logs := logged(server.AccessLog{All: true, MaxPerSecond: 1})
+	p.Config.RateLimits = map[string]server.RateLimit{unaryMethod: {Rate: 0.001, Burst: 1}}
+	cc := dial(t, start(t, p, &echo{}))
+	began, refused := time.Now(), int64(0)
+	for time.Since(began) < 2*time.Second {
+		if _, err := invoke(t, cc, "x"); err != nil {
+			refused++
+		}
+	}
+	if seconds := int(time.Since(began)/time.Second) + 2; logs.Len() > seconds {
+		t.Errorf("%d lines within %d seconds", logs.Len(), seconds)
+	}
+	for _, e := range logs.FilterMessage("calls refused").All() {
+		if n := e.ContextMap()["left_out"]; n != nil {
+			t.Errorf("%v lines left out; refused calls are told of all the same", n)
+		}
+		refused -= e.ContextMap()["calls"].(int64)
+	}
+	if logs.FilterMessage("calls refused").Len() == 0 || refused < 0 {
+		t.Errorf("%d refused calls too many in %v", -refused, logs.All())
+	}
+}
+
+func TestRefusedCallsAreNotInALogOfFaults(t *testing.T) {
+	t.Parallel()
+	p, logs := logged(server.AccessLog{Errors: true, Slow: time.Nanosecond})
+	p.Config.RateLimits = map[string]server.RateLimit{unaryMethod: {Rate: 0.001, Burst: 1}}
+	s := start(t, p, &echo{})
+	cc := dial(t, s)
+	for range 3 {
+		_, _ = invoke(t, cc, "x") // the log is what matters here
+	}
+	if err := stop(t, s, 0, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	if n := logs.Len(); n != 1 || logs.All()[0].Message != "slow call" {
+		t.Errorf("log: %v, want the admitted call alone", logs.All())
+	}
+}
+
+// A status message may quote what a caller sent, and a caller may send much.
+func TestWhatAnErrorQuotesDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	p, logs := logged(server.AccessLog{All: true})
+	cc := dial(t, start(t, p, &echo{call: func(_ context.Context, in *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+		return nil, status.Errorf(codes.NotFound, "there is no %s", in.GetValue())
+	}}))
+	_, err := invoke(t, cc, strings.Repeat("é", 3000))
+	if len(status.Convert(err).Message()) < 6000 {
+		t.Errorf("the caller got %d bytes, want all", len(status.Convert(err).Message()))
+	}
+	line := logs.All()[0].ContextMap()
+	text := line["error"].(string)
+	if !strings.HasPrefix(text, "rpc error: code = NotFound desc = there is no éé") || !strings.HasSuffix(text, "é...") || len(text) > 510 || len(text) < 490 {
+		t.Errorf("error = %q", text)
+	}
+	if line["errorVerbose"] != nil {
+		t.Errorf("line = %v", line)
+	}
+}

@@ -4,6 +4,10 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/newsvc/newsvc/framework/internal/notprocessed"
 )
 
 // Callers that come once each, as from an IPv6 network, after the map is full.
@@ -21,5 +25,34 @@ func TestManyCallersAreCheap(t *testing.T) {
 	t.Logf("a new caller costs %s while there is room, %s then, under the lock of all callers", empty, full)
 	if full > 100*empty {
 		t.Errorf("a new caller costs %d times as much when the map is full", full/empty)
+	}
+}
+
+// The access log tells why calls were refused in the words of the metric.
+func TestTheReasonOfARefusalIsKnownByItsError(t *testing.T) {
+	t.Parallel()
+	tell := func(metadata.MD) {}
+	m := &method{name: "/a.B/C"}
+	l := &limited{limiter: newLimiter("/a.B/C", RateLimit{Rate: 5}), account: m}
+	for want, err := range map[string]error{
+		"overload":   (&shedded{account: m}).refuse(tell),
+		"rate_limit": l.refuse(tell, time.Second),
+		"(other)":    notprocessed.Later("somebody else's", time.Second),
+	} {
+		if got := refusedBy(err); got != want || !pushedBack(err) {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+	}
+}
+
+func TestTheKindsOfRefusedCallsAreBounded(t *testing.T) {
+	t.Parallel()
+	var r refusedCalls
+	for i := range 3 * mostRefusedKinds {
+		r.add(strconv.Itoa(i), notprocessed.Later("too many", time.Second))
+	}
+	told := r.take(func() bool { return true })
+	if n := told[refusedKind{"(other)", "(other)"}].calls; len(told) != mostRefusedKinds+1 || n != 2*mostRefusedKinds || r.waiting.Load() {
+		t.Errorf("%d kinds, %d calls together", len(told), n)
 	}
 }

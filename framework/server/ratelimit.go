@@ -173,11 +173,14 @@ type limiter struct {
 	callers map[string]*rate.Limiter
 }
 
+// rateLimitText begins what a caller is told whose call a limit refused.
+const rateLimitText = "this instance takes "
+
 func newLimiter(key string, c RateLimit) *limiter {
 	if c.Burst == 0 {
 		c.Burst = int(min(max(1, math.Ceil(c.Rate)), math.MaxInt32))
 	}
-	l := &limiter{conf: c, text: fmt.Sprintf("this instance takes %v calls per second of %q", c.Rate, key)}
+	l := &limiter{conf: c, text: fmt.Sprintf("%s%v calls per second of %q", rateLimitText, c.Rate, key)}
 	if !c.PerCaller {
 		l.shared = l.bucket()
 		return l

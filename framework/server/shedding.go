@@ -90,11 +90,14 @@ func priority(ctx context.Context) (context.Context, shed.Priority) {
 	return metadata.AppendToOutgoingContext(ctx, PriorityHeader, value), p
 }
 
+// overloadText is what a caller is told whose call was shed.
+const overloadText = "this instance is overloaded; other instances take the call"
+
 // refuse counts and returns the refusal. Callers wait for differing times, so that they do not return together.
 func (s *shedded) refuse(tell func(metadata.MD)) error {
 	s.account.shed.Add(1)
 	wait := 25*time.Millisecond + rand.N(50*time.Millisecond)
-	return pushback(tell, wait, "this instance is overloaded; other instances take the call")
+	return pushback(tell, wait, overloadText)
 }
 
 // callersFault reports whether a call failed by what its caller did, which is no sign that the server can't keep up.

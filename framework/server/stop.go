@@ -66,6 +66,7 @@ func (s *Server) Stop(ctx context.Context, soft time.Duration) error {
 	}
 	defer close(s.stopped)
 	s.stopErr = s.stop(ctx, soft)
+	s.access.flushRefused()
 	return s.stopErr
 }
 
