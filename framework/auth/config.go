@@ -64,8 +64,8 @@ type JWTConfig struct {
 // MTLSConfig says how the certificate of a caller tells who he is. The first DNS name in it that has the form of a service
 // name is the caller's name; where SPIFFE is set the ID alone says who is a service, and DNS names count for nothing.
 type MTLSConfig struct {
-	// SPIFFE says which SPIFFE IDs stand for services, for example "spiffe://example.org/ns/default/sa/{service}". Such an
-	// ID wins over DNS names. Default: empty; IDs can be named in rules only as they are.
+	// SPIFFE says which SPIFFE IDs stand for services, for example "spiffe://example.org/ns/default/sa/{service}". Where
+	// it is set DNS names stand for none. Default: empty; IDs can be named in rules only as they are.
 	SPIFFE string `config:"spiffe"`
 }
 
