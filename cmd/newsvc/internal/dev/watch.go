@@ -84,7 +84,8 @@ func (w *watcher) run(ctx context.Context) {
 			if w.relevant(e.Name) {
 				w.saved(settled)
 			}
-		case <-errs: // events were lost
+		case err := <-errs: // events were lost, whatever it says
+			_ = err
 			w.saved(settled)
 		case <-look.C:
 			if w.fs == nil || w.absent {
