@@ -21,6 +21,9 @@ const (
 	preferredEtcd = "127.0.0.1:2379" // where the embedded etcd listens if nobody else does
 	embedded      = "embedded"       // the value of --etcd that joins nobody
 	ownerPoll     = 250 * time.Millisecond
+	// ownerPatience is how long an address is waited for: an owner that stops is no owner any more, but its etcd stays until its
+	// services have drained.
+	ownerPatience = 15 * time.Second
 )
 
 // registry is the etcd in which the services register: one in this process, that of another newsvc dev, or any other.
@@ -153,8 +156,18 @@ func (r *registry) follow(ctx context.Context) error {
 	}
 }
 
-// takeOver starts an etcd where the joined one was, unless another newsvc dev has done so already.
+// takeOver starts an etcd where the joined one was, as soon as the address is free, unless another newsvc dev has done so.
 func (r *registry) takeOver(ctx context.Context) error {
+	limit := time.Now().Add(ownerPatience)
+	for {
+		err := r.tryTakeOver(ctx)
+		if err == nil || time.Now().After(limit) || !pause(ctx, ownerPoll) {
+			return err
+		}
+	}
+}
+
+func (r *registry) tryTakeOver(ctx context.Context) error {
 	unlock, err := devrecord.Lock(ctx)
 	if err != nil {
 		return err
