@@ -23,12 +23,8 @@ type Options struct {
 	DryRun bool
 }
 
-// Change is one file. Path is relative to Options.Dir, with slashes; Note may be empty.
-type Change struct {
-	Action string `json:"action"` // create or update
-	Path   string `json:"path"`
-	Note   string `json:"note,omitempty"`
-}
+// Change is one file, its path relative to Options.Dir.
+type Change = changes.Told
 
 // Result is what was done; no changes mean that all was there already.
 type Result struct {
@@ -69,11 +65,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return res, err
 	}
-	for _, c := range a.set.Plan() {
-		if c.Action != changes.Same {
-			res.Changes = append(res.Changes, Change{c.Action, generate.Shown(o.Dir, c.Path), a.notes[c.Path]})
-		}
-	}
+	res.Changes = a.set.Tell(a.shown, a.notes)
 	if o.DryRun {
 		return res, nil
 	}

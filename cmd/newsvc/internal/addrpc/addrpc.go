@@ -25,12 +25,8 @@ type Options struct {
 	DryRun  bool
 }
 
-// Change is one file. Path is relative to Options.Dir, with slashes; Note says what the change is, and may be empty.
-type Change struct {
-	Action string `json:"action"` // create or update
-	Path   string `json:"path"`
-	Note   string `json:"note,omitempty"`
-}
+// Change is one file, its path relative to Options.Dir.
+type Change = changes.Told
 
 // Result is what was done; no changes mean that all was there already.
 type Result struct {
@@ -55,12 +51,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err := a.prepare(ctx); err != nil {
 		return Result{}, err
 	}
-	res := Result{Changes: []Change{}, DryRun: o.DryRun}
-	for _, c := range a.set.Plan() {
-		if c.Action != changes.Same {
-			res.Changes = append(res.Changes, Change{c.Action, generate.Shown(o.Dir, c.Path), a.notes[c.Path]})
-		}
-	}
+	res := Result{Changes: a.set.Tell(func(path string) string { return generate.Shown(o.Dir, path) }, a.notes), DryRun: o.DryRun}
 	if o.DryRun {
 		return res, nil
 	}

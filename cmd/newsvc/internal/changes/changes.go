@@ -100,6 +100,26 @@ func (s *Set) Plan() []Change {
 	return list
 }
 
+// Told is a change as people and programs are told of it. Path is relative to where they are, with slashes; Note says what the
+// change is, and may be empty.
+type Told struct {
+	Action string `json:"action"` // [Create] or [Update]
+	Path   string `json:"path"`
+	Note   string `json:"note,omitempty"`
+}
+
+// Tell lists what Apply will do, without the files that stay the same: with the form that shown gives each path, and the
+// notes by path. It is empty, and not nil, when there is nothing to do.
+func (s *Set) Tell(shown func(path string) string, notes map[string]string) []Told {
+	list := []Told{}
+	for _, c := range s.Plan() {
+		if c.Action != Same {
+			list = append(list, Told{c.Action, shown(c.Path), notes[c.Path]})
+		}
+	}
+	return list
+}
+
 func (e *entry) action() string {
 	switch {
 	case e.old == nil:

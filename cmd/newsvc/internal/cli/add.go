@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -147,12 +146,6 @@ func (g *globals) changed(cmd *cobra.Command, list []change, dryRun bool) bool {
 		return true
 	}
 	return false
-}
-
-func printJSON(cmd *cobra.Command, v any) error {
-	enc := json.NewEncoder(cmd.OutOrStdout())
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 // oneArg wants exactly one argument.

@@ -6,6 +6,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -126,6 +127,13 @@ func (g *globals) enterDir() error {
 		return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("-C %q is not a directory to work in", g.dir), Fix: "mkdir -p " + g.dir, Err: err}
 	}
 	return nil
+}
+
+// printJSON prints the result of a command as other programs read it.
+func printJSON(cmd *cobra.Command, v any) error {
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 func (g *globals) progress(cmd *cobra.Command) io.Writer {

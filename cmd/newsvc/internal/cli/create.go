@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -106,9 +105,7 @@ func (g *globals) createFlagError(cmd *cobra.Command, err error) error {
 func (g *globals) created(cmd *cobra.Command, res scaffold.Result) error {
 	out := cmd.OutOrStdout()
 	if g.output == "json" {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(res)
+		return printJSON(cmd, res)
 	}
 	if res.DryRun {
 		for _, f := range res.Files {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
@@ -86,9 +85,7 @@ etcd.username and etcd.password. Permissions count once authentication is on: et
 				r.Permissions = append(r.Permissions, etcd.Permission{Prefix: config + "/"})
 			}
 			if g.output == "json" {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(r)
+				return printJSON(cmd, r)
 			}
 			r.print(cmd.OutOrStdout())
 			return nil

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -63,9 +62,7 @@ func (g *globals) generated(cmd *cobra.Command, o generate.Options, res generate
 		return err
 	}
 	if g.output == "json" {
-		enc := json.NewEncoder(cmd.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return errors.Join(enc.Encode(res), err)
+		return errors.Join(printJSON(cmd, res), err)
 	}
 	if len(res.Edited) > 0 {
 		return err // nothing was written

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
@@ -42,7 +42,7 @@ first service needs something of it.`,
 			}
 			res, err := scaffold.Init(cmd.Context(), o, dir)
 			if res.Kind != "" {
-				err = firstOf(err, g.initialized(cmd, res, err == nil))
+				err = cmp.Or(err, g.initialized(cmd, res, err == nil))
 			}
 			return err
 		},
@@ -63,20 +63,11 @@ func oneDir(_ *cobra.Command, args []string) error {
 	}
 }
 
-func firstOf(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
 // initialized prints the result; conflicts are printed as the error they are.
 func (g *globals) initialized(cmd *cobra.Command, res scaffold.Result, ready bool) error {
 	out := cmd.OutOrStdout()
 	if g.output == "json" {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(res)
+		return printJSON(cmd, res)
 	}
 	if res.DryRun {
 		for _, f := range res.Files {

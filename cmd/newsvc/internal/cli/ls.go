@@ -110,9 +110,7 @@ func (g *globals) list(ctx context.Context, cmd *cobra.Command, reg *registryvie
 	}
 	rows := registryview.Rows(found)
 	if g.output == "json" {
-		enc := json.NewEncoder(cmd.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(rows)
+		return printJSON(cmd, rows)
 	}
 	if len(rows) == 0 {
 		fmt.Fprintf(g.progress(cmd), "nothing is registered in %s\n", reg.Place)

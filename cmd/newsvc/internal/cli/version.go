@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 
@@ -48,9 +47,7 @@ the directory where go install puts commands is not in PATH.`,
 			}
 			out := cmd.OutOrStdout()
 			if g.output == "json" {
-				enc := json.NewEncoder(out)
-				enc.SetIndent("", "  ")
-				return enc.Encode(v)
+				return printJSON(cmd, v)
 			}
 			fmt.Fprintf(out, "newsvc %s\n", v.Version)
 			for _, line := range []struct{ what, value string }{

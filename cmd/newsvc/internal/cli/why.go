@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"time"
@@ -55,9 +54,7 @@ Exit 0: every caller has an instance to call; 4: one has none; 5: no instance of
 				return err
 			}
 			if g.output == "json" {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				err = enc.Encode(report)
+				err = printJSON(cmd, report)
 			} else {
 				err = report.Write(cmd.OutOrStdout())
 			}
