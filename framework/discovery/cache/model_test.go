@@ -60,6 +60,7 @@ type sourceModel struct {
 type moment struct {
 	revision int64
 	values   map[string]string
+	written  []string // the addresses that changed then
 }
 
 func (m *sourceModel) broke(format string, args ...any) {
@@ -84,9 +85,9 @@ func (m *sourceModel) observe(ev *mvccpb.Event) {
 		values[addr] = string(ev.Kv.Value)
 	}
 	if last := &era[len(era)-1]; last.revision == ev.Kv.ModRevision {
-		last.values = values
+		last.values, last.written = values, append(last.written, addr)
 	} else {
-		m.eras[len(m.eras)-1] = append(era, moment{ev.Kv.ModRevision, values})
+		m.eras[len(m.eras)-1] = append(era, moment{ev.Kv.ModRevision, values, []string{addr}})
 	}
 	m.note(values)
 }
@@ -130,7 +131,7 @@ func (m *sourceModel) newEra() {
 	revision := m.w.Server.Revision()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.eras = append(m.eras, []moment{{0, values}, {revision, values}})
+	m.eras = append(m.eras, []moment{{0, values, nil}, {revision, values, nil}})
 	m.note(values)
 }
 
@@ -138,6 +139,7 @@ func (m *sourceModel) newEra() {
 func (m *sourceModel) fromSource(u discovery.Update) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before := m.direct
 	m.direct = u
 	m.sorted("the source", u)
 	if !u.Known() || m.lost {
@@ -145,15 +147,63 @@ func (m *sourceModel) fromSource(u discovery.Update) {
 	}
 	var why error
 	for _, era := range m.eras {
-		at, _ := slices.BinarySearchFunc(era, u.Revision+1, func(mo moment, r int64) int { return cmp.Compare(mo.revision, r) })
-		if at == 0 {
-			continue
-		}
-		if why = m.agrees(u.Instances, era[at-1].values); why == nil {
+		if why = m.agrees(u.Instances, valuesAt(era, u.Revision)); why == nil {
 			return
 		}
 	}
+	if m.w.Trouble.Rewound && m.mixed(before, u) {
+		return
+	}
 	m.broke("the source told a set that was never so at revision %d: %w", u.Revision, why)
+}
+
+// valuesAt is what an era held as of a revision.
+func valuesAt(era []moment, revision int64) map[string]string {
+	at, _ := slices.BinarySearchFunc(era, revision+1, func(mo moment, r int64) int { return cmp.Compare(mo.revision, r) })
+	return era[max(at, 1)-1].values // an era begins with revision 0
+}
+
+// mixed reports whether a set is what a watch makes of an etcd that was restored and has got beyond the revision that it goes on
+// from: what was known before, with the changes of another era on top. No watch can tell; the list that follows puts it right.
+func (m *sourceModel) mixed(before, u discovery.Update) bool {
+	known := map[string]string{}
+	for _, i := range before.Instances {
+		if value, err := discovery.Encode(i); err == nil {
+			known[i.Addr] = string(value)
+		}
+	}
+	for _, later := range m.eras {
+		if m.agrees(u.Instances, overlaid(known, later, before.Revision, u.Revision)) == nil {
+			return true
+		}
+		for _, era := range m.eras {
+			for _, mo := range era {
+				if mo.revision >= before.Revision && mo.revision <= u.Revision &&
+					m.agrees(u.Instances, overlaid(mo.values, later, mo.revision, u.Revision)) == nil {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// overlaid is a set of values with an era's changes after one revision and up to another on top.
+func overlaid(values map[string]string, era []moment, after, upTo int64) map[string]string {
+	out, now := maps.Clone(values), valuesAt(era, upTo)
+	for _, mo := range era {
+		if mo.revision <= after || mo.revision > upTo {
+			continue
+		}
+		for _, addr := range mo.written {
+			if value, there := now[addr]; there {
+				out[addr] = value
+			} else {
+				delete(out, addr)
+			}
+		}
+	}
+	return out
 }
 
 // agrees compares a set with what keys hold; what can't be read may be missing or an older good value, and who said goodbye
@@ -411,7 +461,7 @@ func (m *sourceModel) finish() error {
 func runSource(ctx context.Context, w model.World, steps model.Schedule) error {
 	m := &sourceModel{
 		ctx: ctx, w: w, prefix: discovery.ServicePrefix(discovery.DefaultPrefix, modelService),
-		eras: [][]moment{{{0, map[string]string{}}}}, left: map[string]bool{}, gone: map[string]time.Time{}, everGood: map[string]map[string]bool{},
+		eras: [][]moment{{{0, map[string]string{}, nil}}}, left: map[string]bool{}, gone: map[string]time.Time{}, everGood: map[string]map[string]bool{},
 	}
 	w.Server.Observe(m.observe)
 	var err error
