@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	jose "github.com/go-jose/go-jose/v4"
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -53,7 +55,7 @@ telemetry:
 const guarded = `
 server: {listen: "127.0.0.1:0", tls: {cert: CERT, key: KEY, client_ca: CERT}}
 admin: {enabled: false}
-auth: {enabled: true}
+auth: {enabled: true, jwt: {jwks: KEYS, issuer: "https://login.example.com/"}}
 `
 
 func certificate(t *testing.T) (cert, key string) {
@@ -81,6 +83,24 @@ func certificate(t *testing.T) (cert, key string) {
 	return cert, key
 }
 
+// keysOfTokens is a file with a key that tokens could be verified with.
+func keysOfTokens(t *testing.T) string {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: private.Public(), KeyID: "k1", Use: "sig"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "keys.json")
+	if err := os.WriteFile(file, set, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // build makes a service from a config.yaml.
 func build(t *testing.T, yaml string, callees ...string) *stack.Stack {
 	t.Helper()
@@ -91,7 +111,8 @@ func build(t *testing.T, yaml string, callees ...string) *stack.Stack {
 	t.Cleanup(func() { _ = etcd.Close() }) // the test is over
 	cert, key := certificate(t)
 	dir := t.TempDir()
-	yaml = strings.NewReplacer("CERT", cert, "KEY", key).Replace(yaml)
+	keys := keysOfTokens(t)
+	yaml = strings.NewReplacer("CERT", cert, "KEYS", keys, "KEY", key).Replace(yaml)
 	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +141,7 @@ func build(t *testing.T, yaml string, callees ...string) *stack.Stack {
 func running(t *testing.T) *stack.Stack {
 	t.Helper()
 	s := build(t, everything, serviceName)
+	leads := lead(t, s)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := s.Connect(ctx); err != nil {
@@ -138,7 +160,28 @@ func running(t *testing.T) *stack.Stack {
 	if _, err := testpb.NewTestServiceClient(conn).EmptyCall(ctx, &testpb.Empty{}); err != nil {
 		t.Fatal(err)
 	}
+	select {
+	case <-leads:
+	case <-ctx.Done():
+		t.Fatal("nobody leads")
+	}
 	return s
+}
+
+// lead has a service lead something once it runs. The channel it returns is closed as soon as it does.
+func lead(t *testing.T, s *stack.Stack) <-chan struct{} {
+	t.Helper()
+	leads := make(chan struct{})
+	l, err := s.Leader("nightly", func(ctx context.Context, _ int64) error {
+		close(leads)
+		<-ctx.Done()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Work("nightly", l.Run)
+	return leads
 }
 
 // series are the names of an exposed metric and for each the values of its labels.

@@ -48,6 +48,9 @@ func (s *Stack) buildAuth() error {
 		if !c.Server.TLS.Enabled() && !s.p.Process.Dev {
 			s.log.Warn("tokens come over connections without TLS, where anybody on the way can take them; set server.tls, unless something in front does TLS")
 		}
+		if err := s.telemetry.Registerer().Register(newAuthKeyMetrics(a.Stats)); err != nil {
+			return err
+		}
 	}
 	return s.telemetry.Registerer().Register(a.Metrics())
 }

@@ -124,6 +124,9 @@ func TestAServiceWithAuthAdmitsWhomItsRulesName(t *testing.T) {
 	if text := get(t, "http://"+admin+"/metrics"); !strings.Contains(text, `newsvc_auth_calls_total{caller="(token)",decision="admitted"} 1`) {
 		t.Error("calls are not counted by caller")
 	}
+	if m := metrics(t, s); m["newsvc_auth_keys"] != 1 || m["newsvc_auth_keys_age_seconds"] <= 0 || m["newsvc_auth_keys_failing"] != 0 {
+		t.Errorf("of the keys: %v, %v s old, failing %v", m["newsvc_auth_keys"], m["newsvc_auth_keys_age_seconds"], m["newsvc_auth_keys_failing"])
+	}
 }
 
 // What an access log says of a call is written outside of authentication, and names the caller all the same.
