@@ -84,8 +84,8 @@ func TestATemplateOfALaterNewsvc(t *testing.T) {
 		})
 		r := run(t, o)
 		if want == doctor.OK {
-			if r.Findings() {
-				t.Errorf("template %d: %+v", version, r)
+			if got := level(r, "versions"); got != want {
+				t.Errorf("template %d: versions is %q in %+v", version, got, r)
 			}
 			continue
 		}
