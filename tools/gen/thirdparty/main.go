@@ -89,8 +89,8 @@ func printed(s source, version string) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "// Written by make generate from the descriptor in %s %s; do not edit.\n\n", s.module, version)
-	// Sorted, because a descriptor without source positions has no order of its own.
-	printer := protoprint.Printer{SortElements: true, Compact: true}
+	// In the descriptor's order, so that it compiles to the same bytes.
+	printer := protoprint.Printer{Compact: true}
 	if err := printer.PrintProtoFile(fd, &out); err != nil {
 		return nil, fmt.Errorf("print %q: %w", s.file.Path(), err)
 	}

@@ -33,8 +33,10 @@ type Result struct {
 	Import string `json:"import,omitempty"`
 	Client string `json:"client,omitempty"`
 	// Paste are lines for main.go that newsvc did not write, because the marks of its list are gone.
-	Paste  []string `json:"paste,omitempty"`
-	DryRun bool     `json:"dry_run,omitempty"`
+	Paste []string `json:"paste,omitempty"`
+	// Hint says what a build without go.work would need.
+	Hint   string `json:"hint,omitempty"`
+	DryRun bool   `json:"dry_run,omitempty"`
 }
 
 // Run adds the client. A second run changes nothing. Errors are [*problem.Error], and leave the tree as it was.
@@ -64,6 +66,10 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	res := Result{Changes: []Change{}, Import: callee.importPath, Client: callee.client(), Paste: a.paste, DryRun: o.DryRun}
 	if err != nil {
 		return res, err
+	}
+	if callee.work != "" {
+		res.Hint = fmt.Sprintf("%s is found through %s; for builds without it: go mod edit -require=%[1]s@v0.0.0 -replace=%[1]s=%[3]s",
+			callee.module, a.shown(callee.work), generate.Shown(place.Root, callee.root))
 	}
 	res.Changes = a.set.Tell(a.shown, a.notes)
 	if o.DryRun {
@@ -118,6 +124,9 @@ type callee struct {
 	dir        string // of the .proto file, absolute
 	importPath string // of its Go code
 	alias      string // what main.go calls it
+	module     string // that its code is in, when that is another one, and the directory of that
+	root       string
+	work       string // the go.work without which a build does not find that module; empty when it does
 }
 
 // constructor is what app.Client takes.

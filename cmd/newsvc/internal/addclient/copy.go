@@ -94,6 +94,9 @@ func (a *addition) generateHere(ctx context.Context, overlay map[string][]byte) 
 	if err != nil {
 		return err
 	}
+	if err := a.namePackages(p, overlay); err != nil {
+		return err
+	}
 	c, err := p.Compile(ctx, a.Dir, overlay)
 	if err != nil {
 		return err

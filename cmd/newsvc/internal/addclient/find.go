@@ -59,7 +59,7 @@ func (a *addition) find(ctx context.Context) (callee, error) {
 	return callee{}, &problem.Error{
 		Exit: problem.NotFound,
 		What: "no proto found for " + a.Name,
-		At: fmt.Sprintf("looked for %s/*/*.proto in %s, beside this module for a service of that name, and in the modules that go.mod requires",
+		At: fmt.Sprintf("looked for %s/*/*.proto in %s, beside this module for a service of that name, and in the modules of go.work and go.mod",
 			a.name.Domain, strings.Join(a.allShown(roots), ", ")),
 		Fix: fmt.Sprintf("newsvc add client %s --proto ../%s/proto", a.Name, a.Name),
 	}
@@ -285,6 +285,8 @@ func (a *addition) reach(ctx context.Context, f found) (callee, error) {
 			At: there.path(), Fix: "go get " + m.Module + "@latest      (or, in its own directory: newsvc generate)",
 		}
 	}
+	c.work = a.byWorkOnly(ctx, m.Module)
+	c.module, c.root = m.Module, dir
 	return c, a.notCopiedToo(f.file, m.Module)
 }
 

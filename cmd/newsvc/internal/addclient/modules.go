@@ -5,17 +5,25 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/modfile"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/generate"
 )
 
 // module is one that go.mod requires, and the directory it is read from.
 type module struct{ path, dir string }
 
-// modules returns the required modules whose directories are known without a network: replaced by a directory, or in
-// the module cache.
+// modules returns the modules in the graph of this module's builds whose directories are known without a network: of a
+// go.work; required, and replaced by a directory or in the module cache. The first one of a path is the one that is built.
 func (a *addition) modules(ctx context.Context) []module {
+	_, out := a.inWork()
+	return append(out, a.requiredModules(ctx)...)
+}
+
+func (a *addition) requiredModules(ctx context.Context) []module {
 	name := filepath.Join(a.place.Root, "go.mod")
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -47,6 +55,19 @@ func (a *addition) modules(ctx context.Context) []module {
 	return append(out, a.inCache(ctx, cached)...)
 }
 
+// inWork are the other modules of the go.work that is in force here: builds take them from their directories, whether
+// go.mod requires them or not.
+func (a *addition) inWork() (file string, modules []module) {
+	w, ok := generate.GoWork(a.place.Root)
+	if !ok {
+		return "", nil
+	}
+	for _, m := range w.Modules {
+		modules = append(modules, module{m.Path, m.Dir})
+	}
+	return w.File, modules
+}
+
 // inCache asks the go command where modules are.
 func (a *addition) inCache(ctx context.Context, paths []string) []module {
 	if len(paths) == 0 {
@@ -67,13 +88,24 @@ func (a *addition) inCache(ctx context.Context, paths []string) []module {
 	return out
 }
 
-// required are the proto roots of the modules that go.mod requires.
+// required are the proto roots of the modules in the graph.
 func (a *addition) required(ctx context.Context) []string {
 	var out []string
 	for _, m := range a.modules(ctx) {
 		out = append(out, filepath.Join(m.dir, "proto"))
 	}
 	return out
+}
+
+// byWorkOnly returns the go.work without which no build would find the module; empty when go.mod requires it too.
+func (a *addition) byWorkOnly(ctx context.Context, path string) string {
+	has := func(list []module) bool {
+		return slices.ContainsFunc(list, func(m module) bool { return m.path == path })
+	}
+	if file, modules := a.inWork(); has(modules) && !has(a.requiredModules(ctx)) {
+		return file
+	}
+	return ""
 }
 
 // requires says whether the module is in the graph, and where it is read from.

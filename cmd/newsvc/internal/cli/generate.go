@@ -26,7 +26,8 @@ same release, and by "go tool" otherwise. Without a buf.gen.yaml the Go import p
 directory, and a go_package option in a file wins.
 
 Imports of google/protobuf, google/api, google/rpc, buf/validate and newsvc/auth are built in. For buf, which would ask
-a registry for them, --export-deps writes them into a directory that buf.yaml can name as a module.
+a registry for them, --export-deps writes them into a directory that buf.yaml names as a module: third_party in a
+created project. After that, buf needs no network.
 
 A file that carries the line "Code generated ... DO NOT EDIT." is rewritten; any other is refused, with exit code 4.
 Nothing is ever deleted. Either all files are written or none.`,
@@ -87,6 +88,9 @@ func (g *globals) generated(cmd *cobra.Command, o generate.Options, res generate
 		fmt.Fprintf(g.progress(cmd), "dry run: %d to update, %d unchanged, nothing is written\n", n, res.Same)
 	default:
 		fmt.Fprintf(g.progress(cmd), "%d updated, %d unchanged\n", n, res.Same)
+	}
+	if res.Hint != "" {
+		fmt.Fprintf(g.progress(cmd), "note: %s\n", res.Hint)
 	}
 	return err
 }

@@ -61,6 +61,10 @@ func readConfig(root string) (config, error) {
 	if err != nil {
 		return config{}, err
 	}
+	return parseConfig(root, text)
+}
+
+func parseConfig(root string, text []byte) (config, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		return config{}, &problem.Error{
@@ -68,7 +72,7 @@ func readConfig(root string) (config, error) {
 			Fix: "mend the line, then run it again", Err: err,
 		}
 	}
-	c = config{found: true}
+	c := config{found: true}
 	r := &reader{}
 	if len(doc.Content) == 1 {
 		c.read(r, doc.Content[0])

@@ -36,6 +36,7 @@ type Result struct {
 	Same    int      `json:"same"`              // files that were up to date
 	Orphans []string `json:"orphans,omitempty"` // generated from something that is no longer there; never deleted
 	Edited  []string `json:"edited,omitempty"`  // without the header of generated code, so not written over
+	Hint    string   `json:"hint,omitempty"`    // of Export: what the user has to do for buf
 }
 
 // Output is one generated file: what is to be at an absolute path.

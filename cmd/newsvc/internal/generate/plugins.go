@@ -35,7 +35,7 @@ func packageOf(plugin string) string {
 // run answers a request by a plugin: in this process when the project pins the release that is linked into it, else by
 // running what buf would run.
 func (p *Project) run(ctx context.Context, pl plugin, req *pluginpb.CodeGeneratorRequest) ([]protogen.File, error) {
-	name, version, err := p.pin(pl)
+	name, version, err := p.pin(ctx, pl)
 	if err != nil {
 		return nil, err
 	}
@@ -70,13 +70,13 @@ func understood(opt string) bool {
 
 // pin returns which plugin a command is, and its release. Both are empty when that cannot be told; then the command is
 // run.
-func (p *Project) pin(pl plugin) (name, version string, err error) {
+func (p *Project) pin(ctx context.Context, pl plugin) (name, version string, err error) {
 	if len(pl.local) < 3 || pl.local[0] != "go" {
 		return "", "", nil
 	}
 	switch args := pl.local[2:]; {
 	case pl.local[1] == "tool" && len(args) == 1:
-		return p.tool(pl, args[0], p.gomod)
+		return p.tool(ctx, pl, args[0], p.gomod)
 	case pl.local[1] == "tool" && len(args) == 2 && strings.HasPrefix(args[0], "-modfile="):
 		name := strings.TrimPrefix(args[0], "-modfile=")
 		if !filepath.IsAbs(name) {
@@ -90,11 +90,11 @@ func (p *Project) pin(pl plugin) (name, version string, err error) {
 		if err != nil {
 			return "", "", nil //nolint:nilerr // and this
 		}
-		return p.tool(pl, args[1], mod)
+		return p.tool(ctx, pl, args[1], mod)
 	case pl.local[1] == "run" && len(args) == 1:
 		pkg, version, fixed := strings.Cut(args[0], "@")
 		if !fixed {
-			version = versionOf(p.gomod, pkg)
+			version = p.builtVersion(ctx, p.gomod, pkg)
 		}
 		if name := path.Base(pkg); pkg == packageOf(name) {
 			return name, version, nil
@@ -104,11 +104,11 @@ func (p *Project) pin(pl plugin) (name, version string, err error) {
 }
 
 // tool looks a tool up in the lines "tool" of a go.mod, as go tool does: by its path or the last part of it.
-func (p *Project) tool(pl plugin, name string, mod *modfile.File) (string, string, error) {
+func (p *Project) tool(ctx context.Context, pl plugin, name string, mod *modfile.File) (string, string, error) {
 	for _, t := range mod.Tool {
 		if t.Path == name || path.Base(t.Path) == name {
 			if base := path.Base(t.Path); t.Path == packageOf(base) {
-				return base, versionOf(mod, t.Path), nil
+				return base, p.builtVersion(ctx, mod, t.Path), nil
 			}
 			return "", "", nil
 		}
@@ -130,18 +130,29 @@ func (p *Project) tool(pl plugin, name string, mod *modfile.File) (string, strin
 
 // versionOf is the release of the module that holds a package; empty when it is replaced or not required.
 func versionOf(mod *modfile.File, pkg string) string {
-	holder, version := "", ""
-	for _, r := range mod.Require {
-		if m := r.Mod.Path; (pkg == m || strings.HasPrefix(pkg, m+"/")) && len(m) > len(holder) {
-			holder, version = m, r.Mod.Version
-		}
-	}
+	holder := holderOf(mod, pkg)
 	for _, r := range mod.Replace {
 		if r.Old.Path == holder {
 			return ""
 		}
 	}
-	return version
+	for _, r := range mod.Require {
+		if r.Mod.Path == holder {
+			return r.Mod.Version
+		}
+	}
+	return ""
+}
+
+// holderOf is the module that holds a package, of those that are required.
+func holderOf(mod *modfile.File, pkg string) string {
+	holder := ""
+	for _, r := range mod.Require {
+		if m := r.Mod.Path; (pkg == m || strings.HasPrefix(pkg, m+"/")) && len(m) > len(holder) {
+			holder = m
+		}
+	}
+	return holder
 }
 
 // split makes a request for each directory, as buf does: a plugin may rely on seeing one package at a time.
@@ -162,6 +173,9 @@ func split(req *pluginpb.CodeGeneratorRequest, together bool) []*pluginpb.CodeGe
 	}
 	for _, part := range parts {
 		part.ProtoFile = needed(req.GetProtoFile(), part.GetFileToGenerate())
+		part.SourceFileDescriptors = slices.DeleteFunc(slices.Clone(req.GetSourceFileDescriptors()), func(d *descriptorpb.FileDescriptorProto) bool {
+			return !slices.Contains(part.GetFileToGenerate(), d.GetName())
+		})
 	}
 	return parts
 }

@@ -97,6 +97,15 @@ func (p *Project) read(moduleDir string, gomod []byte) (err error) {
 	return err
 }
 
+// ConfigFile is where the project's buf.gen.yaml is, or would be.
+func (p *Project) ConfigFile() string { return filepath.Join(p.Root, configFile) }
+
+// Configure takes text for what buf.gen.yaml says, before it is written.
+func (p *Project) Configure(text []byte) (err error) {
+	p.config, err = parseConfig(p.Root, text)
+	return err
+}
+
 // ImportRoot is the Go import path of the proto root.
 func (p *Project) ImportRoot() string {
 	rel, err := filepath.Rel(p.ModuleDir, p.Proto)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/bufbuild/protocompile/options"
 	gengo "google.golang.org/protobuf/cmd/protoc-gen-go/internal_gengo"
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/proto"
@@ -208,30 +209,49 @@ func Request(ctx context.Context, in Input) (*pluginpb.CodeGeneratorRequest, err
 	req := &pluginpb.CodeGeneratorRequest{FileToGenerate: paths, Parameter: proto.String("paths=source_relative")}
 	seen := map[string]bool{}
 	var homeless []string
-	var add func(protoreflect.FileDescriptor)
-	add = func(fd protoreflect.FileDescriptor) {
+	var add func(protoreflect.FileDescriptor) error
+	add = func(fd protoreflect.FileDescriptor) error {
 		if seen[fd.Path()] {
-			return
+			return nil
 		}
 		seen[fd.Path()] = true
 		for i := range fd.Imports().Len() {
-			add(fd.Imports().Get(i).FileDescriptor)
+			if err := add(fd.Imports().Get(i).FileDescriptor); err != nil {
+				return err
+			}
 		}
 		d := describe(fd, in)
 		if d.GetOptions().GetGoPackage() == "" {
 			homeless = append(homeless, fmt.Sprintf("%s:1:1: it has no go_package, and nothing gives it one", fd.Path()))
 		}
-		req.ProtoFile = append(req.ProtoFile, d)
+		return addFile(req, d)
 	}
 	for _, f := range files {
 		if slices.Contains(paths, f.Path()) {
-			add(f)
+			if err := add(f); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if len(homeless) > 0 {
 		return nil, &CompileError{Problems: homeless}
 	}
 	return asReadByPlugin(req)
+}
+
+// addFile gives a plugin one file. Of those that it generates from it gets two forms, as from protoc and buf: without the
+// options that are retained in the source only, and as it is.
+func addFile(req *pluginpb.CodeGeneratorRequest, d *descriptorpb.FileDescriptorProto) error {
+	if slices.Contains(req.GetFileToGenerate(), d.GetName()) {
+		req.SourceFileDescriptors = append(req.SourceFileDescriptors, d)
+		stripped, err := options.StripSourceRetentionOptionsFromFile(d)
+		if err != nil {
+			return fmt.Errorf("read the options of %s: %w", d.GetName(), err)
+		}
+		d = stripped
+	}
+	req.ProtoFile = append(req.ProtoFile, d)
+	return nil
 }
 
 // goPackage is the go_package of a file that names none.
