@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
@@ -23,6 +24,7 @@ with a remedy to paste. It changes nothing, asks nothing, and ends after 5 secon
 
   go          the go command, and whether GOTOOLCHAIN lets it fetch what the project needs
   path        commands that go install puts away are found
+  project     newsvc.yaml can be read
   versions    newsvc, the framework of the project and the template that wrote it fit together
   replace     the directories that go.mod refers to are there
   plugins     the versions of the generators that go.mod and buf.gen.yaml name
@@ -49,7 +51,11 @@ The exit code is 4 when there is a finding, problem or warning; checks that cann
 				Dir: dir, Environ: os.Environ(), Build: buildinfo.Read(),
 				Locate: func(ctx context.Context) (doctor.Registry, error) {
 					p, err := where.Find(ctx, dir)
-					return doctor.Registry{Etcd: p.Etcd, Prefix: p.Prefix, How: p.How}, err
+					r := doctor.Registry{Etcd: p.Etcd, Prefix: p.Prefix, How: p.How}
+					for _, d := range p.Devs {
+						r.Devs = append(r.Devs, cmp.Or(d.Etcd.Owner, d.PID))
+					}
+					return r, err
 				},
 			})
 			if err != nil {

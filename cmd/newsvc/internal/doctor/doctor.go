@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"golang.org/x/mod/modfile"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/workspace"
 	"github.com/newsvc/newsvc/framework/etcdclient"
 )
@@ -53,6 +56,7 @@ type Registry struct {
 	Etcd   etcdclient.Config
 	Prefix string
 	How    string // "--etcd", "NEWSVC_ETCD", ".newsvc/dev.json", "default" and the like
+	Devs   []int  // processes of newsvc dev that own it, or whose services are registered there
 }
 
 // Options say where to look.
@@ -69,9 +73,12 @@ type Options struct {
 // examination is one run: the options, with what several checks read.
 type examination struct {
 	Options
-	place workspace.Place
-	gomod *modfile.File // of the module around Dir; nil without one
-	goErr error         // why gomod is nil though there is a go.mod
+	place    workspace.Place
+	placeErr error         // why place says nothing
+	gomod    *modfile.File // of the module around Dir; nil without one
+	goErr    error         // why gomod is nil though there is a go.mod
+	where    Registry
+	whereErr error // why where is not known
 }
 
 // check looks at one thing. Several findings may come of it.
@@ -84,6 +91,7 @@ func checks() []check {
 	return []check{
 		{"go", (*examination).toolchain},
 		{"path", (*examination).goBin},
+		{"project", (*examination).project},
 		{"versions", (*examination).versions},
 		{"replace", (*examination).replaced},
 		{"plugins", (*examination).plugins},
@@ -93,21 +101,18 @@ func checks() []check {
 	}
 }
 
-// Run looks at everything. The error is about the directory only; whatever else is wrong is in the report.
+// Run looks at everything. The error is about the directory, or about flags of the command line; whatever else is wrong
+// is in the report.
 func Run(ctx context.Context, o Options) (Report, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	x := &examination{Options: o}
-	var err error
-	if x.place, err = workspace.Find(o.Dir); err != nil {
-		return Report{}, err
-	}
-	if x.place.Module != "" {
-		x.gomod, x.goErr = readGoMod(x.place.Root)
-	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	x := &examination{Options: o}
+	if err := x.prepare(ctx); err != nil {
+		return Report{}, err
+	}
 	all := checks()
 	results := make([]chan []Finding, len(all))
 	for i, c := range all {
@@ -129,6 +134,23 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		}
 	}
 	return r, context.Cause(ctx)
+}
+
+// prepare reads what several checks look at.
+func (x *examination) prepare(ctx context.Context) error {
+	x.where, x.whereErr = x.Locate(ctx)
+	if p := (*problem.Error)(nil); errors.As(x.whereErr, &p) && p.Exit == problem.Usage && p.At != locate.EnvEtcd {
+		return p // a flag that cannot be used; no machine is at fault
+	}
+	var err error
+	if x.place, err = workspace.Find(x.Dir); err != nil {
+		x.place, x.placeErr = workspace.Place{Dir: x.Dir}, err
+		return nil
+	}
+	if x.place.Module != "" {
+		x.gomod, x.goErr = readGoMod(x.place.Root)
+	}
+	return nil
 }
 
 func (r *Report) add(name string, found []Finding) {

@@ -54,7 +54,7 @@ func (x *examination) instances(ctx context.Context, cli *clientv3.Client, r Reg
 	connect(ctx, dialled)
 	for _, i := range dialled {
 		if i.err != nil {
-			found = append(found, unreachable(i, endpoint))
+			found = append(found, unreachable(i, r.Etcdctl(endpoint)))
 		}
 	}
 	if len(found) == 0 {
@@ -87,15 +87,15 @@ func sourceAddr(ctx context.Context, endpoint string) string {
 }
 
 // unreachable is about an instance that does not answer: its process is gone, frozen, or behind a firewall.
-func unreachable(i *registered, endpoint string) Finding {
+func unreachable(i *registered, etcdctl string) Finding {
 	f := Finding{
 		Check: "instances", Level: Fail, At: i.key,
 		What: fmt.Sprintf("%s is registered at %s, and cannot be reached from here: %s; one that lives comes back when its lease is revoked", i.service, i.addr, shorten(i.err)),
-		Fix:  fmt.Sprintf("etcdctl --endpoints=%s lease revoke %x", endpoint, i.lease),
+		Fix:  fmt.Sprintf("%s lease revoke %x", etcdctl, i.lease),
 	}
 	if i.lease == 0 {
 		f.What = fmt.Sprintf("%s is registered at %s, and cannot be reached from here: %s; its key has no lease, so it stays for good", i.service, i.addr, shorten(i.err))
-		f.Fix = fmt.Sprintf("etcdctl --endpoints=%s del %s", endpoint, quote(i.key))
+		f.Fix = fmt.Sprintf("%s del %s", etcdctl, quote(i.key))
 	}
 	return f
 }

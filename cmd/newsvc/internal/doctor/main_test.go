@@ -4,17 +4,21 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
+
+	"github.com/newsvc/newsvc/framework/devetcd"
 )
 
-// TestMain is also etcdctl, when the binary is called so: remedies are pasted as they are.
+// TestMain is also etcdctl, when the binary is called so, and newsvc dev: remedies are pasted as they are.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "etcdctl" {
 		if err := etcdctl(os.Args[1:]); err != nil {
@@ -23,7 +27,27 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if dir := os.Getenv("DOCTOR_TEST_DEV"); dir != "" {
+		if err := dev(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
+}
+
+// dev is what matters of newsvc dev here: it has an etcd, and ends at a signal.
+func dev(dir string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	etcd, err := devetcd.Start(ctx, devetcd.Config{Dir: dir, Fast: true})
+	if err != nil {
+		return err
+	}
+	fmt.Println(etcd.Addr())
+	<-ctx.Done()
+	return etcd.Close()
 }
 
 // etcdctl knows the commands that remedies consist of, with the syntax of the real one.

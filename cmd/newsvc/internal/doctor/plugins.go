@@ -15,9 +15,12 @@ import (
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/workspace"
 )
 
-// generators are the packages of the plugins that every project with .proto files pins by tool lines in go.mod.
-func generators() []string {
-	return []string{"google.golang.org/protobuf/cmd/" + protogen.Messages, "google.golang.org/grpc/cmd/" + protogen.Stubs}
+// generator is a plugin that every project with .proto files pins by a tool line in go.mod.
+type generator struct{ pkg, module string }
+
+func generators() []generator {
+	stubs := "google.golang.org/grpc/cmd/" + protogen.Stubs // a module of its own
+	return []generator{{"google.golang.org/protobuf/cmd/" + protogen.Messages, "google.golang.org/protobuf"}, {stubs, stubs}}
 }
 
 // plugins looks for the tool lines: without them everybody's generate writes what happens to be installed.
@@ -30,11 +33,11 @@ func (x *examination) plugins(context.Context) []Finding {
 	}
 	var found []Finding
 	var said []string
-	for _, pkg := range generators() {
-		name := path.Base(pkg)
+	for _, g := range generators() {
+		pkg, name := g.pkg, path.Base(g.pkg)
 		linked := protogen.LinkedVersion(name)
 		pinned := slices.ContainsFunc(x.gomod.Tool, func(t *modfile.Tool) bool { return t.Path == pkg })
-		version := requiredVersion(x.gomod, pkg)
+		version := requiredVersion(x.gomod, g.module)
 		switch {
 		case !pinned:
 			found = append(found, Finding{
@@ -58,13 +61,12 @@ func (x *examination) plugins(context.Context) []Finding {
 	return found
 }
 
-// requiredVersion is that of the module which holds a package, by the longest module path; empty for none.
-func requiredVersion(f *modfile.File, pkg string) string {
-	longest, version := "", ""
+// requiredVersion is that of a module; empty for one that is not required.
+func requiredVersion(f *modfile.File, path string) string {
 	for _, r := range f.Require {
-		if (pkg == r.Mod.Path || strings.HasPrefix(pkg, r.Mod.Path+"/")) && len(r.Mod.Path) > len(longest) {
-			longest, version = r.Mod.Path, r.Mod.Version
+		if r.Mod.Path == path {
+			return r.Mod.Version
 		}
 	}
-	return version
+	return ""
 }

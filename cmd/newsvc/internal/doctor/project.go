@@ -22,20 +22,36 @@ import (
 
 const install = "go install " + buildinfo.Module + "/cmd/newsvc@"
 
+// project says why it is not known what project this is: newsvc.yaml cannot be read. Nothing of it can be looked at then.
+func (x *examination) project(context.Context) []Finding {
+	var p *problem.Error
+	switch {
+	case x.placeErr == nil:
+		return nil
+	case errors.As(x.placeErr, &p):
+		return []Finding{x.asFinding(p)}
+	}
+	return []Finding{{Level: Fail, What: x.placeErr.Error(), Fix: edit(filepath.Join(x.Dir, workspace.MarkerFile))}}
+}
+
 // versions compares this newsvc with the framework that the project uses, and with the templates that wrote it.
 func (x *examination) versions(context.Context) []Finding {
 	switch {
 	case x.goErr != nil:
-		return []Finding{{Level: Fail, What: "go.mod cannot be read", At: x.goErr.Error(), Fix: "correct go.mod; then: go mod verify"}}
+		return []Finding{{Level: Fail, What: "go.mod cannot be read", At: x.goErr.Error(), Fix: edit(filepath.Join(x.place.Root, "go.mod"))}}
 	case x.gomod == nil:
 		return one(Skip, "newsvc %s; no module here to compare it with", x.Build.Version)
 	}
 	found := x.frameworkVersion()
 	if written := writtenBy(x.place.ServiceDir); written > templates.Version {
-		found = append(found, Finding{
+		f := Finding{
 			Level: Fail, What: fmt.Sprintf("a newer newsvc wrote this project: template %d, this one knows up to %d", written, templates.Version),
 			At: filepath.Join(x.place.ServiceDir, workspace.MarkerFile), Fix: x.installLike(),
-		})
+		}
+		if len(found) == 1 && found[0].Fix != "" {
+			f.Fix = found[0].Fix // of the newsvc that fits the framework; two would drive each other out
+		}
+		found = append(found, f)
 	}
 	return found
 }
@@ -153,6 +169,9 @@ func (x *examination) replaced(context.Context) []Finding {
 
 // generated asks generate whether the Go code of the .proto files is up to date.
 func (x *examination) generated(ctx context.Context) []Finding {
+	if x.goErr != nil || x.placeErr != nil {
+		return one(Skip, "it is not known what project this is")
+	}
 	res, err := generate.Run(ctx, generate.Options{Dir: x.Dir, Check: true})
 	var p *problem.Error
 	switch {
@@ -161,9 +180,9 @@ func (x *examination) generated(ctx context.Context) []Finding {
 	case errors.As(err, &p) && p.Exit == problem.Usage:
 		return one(Skip, "%s", p.What)
 	case errors.As(err, &p):
-		f := Finding{Level: Fail, What: p.What, At: p.At, Fix: p.Fix}
-		if f.Fix == "" {
-			f.Fix = "correct the file, then: newsvc generate"
+		f := x.asFinding(p)
+		if strings.HasPrefix(f.Fix, edit()) {
+			f.Fix += " && newsvc generate"
 		}
 		return []Finding{f}
 	case ctx.Err() != nil:

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/framework/certs"
 	"github.com/newsvc/newsvc/framework/discovery/etcd"
@@ -28,13 +30,12 @@ const (
 
 // registry looks at etcd, its clock, and what is registered.
 func (x *examination) registry(ctx context.Context) []Finding {
-	r, err := x.Locate(ctx)
+	r, err := x.where, x.whereErr
+	if p := (*problem.Error)(nil); errors.As(err, &p) && x.placeErr == nil {
+		return []Finding{x.asFinding(p)}
+	}
 	if err != nil {
-		f := Finding{Level: Fail, What: err.Error(), Fix: "newsvc doctor --etcd 127.0.0.1:2379"}
-		if p := (*problem.Error)(nil); errors.As(err, &p) {
-			f.What, f.At, f.Fix = p.What, p.At, p.Fix
-		}
-		return []Finding{f}
+		return one(Skip, "it is not known which etcd to look at: %s", firstLine(err))
 	}
 	cli, err := etcdclient.New(r.Etcd, zap.NewNop())
 	if err != nil {
@@ -47,7 +48,7 @@ func (x *examination) registry(ctx context.Context) []Finding {
 	}
 	found = append(found, x.clock(ctx, r, reached)...)
 	found = append(found, x.instances(ctx, cli, r, reached)...)
-	return append(found, leases(ctx, cli, reached)...)
+	return append(found, leases(ctx, cli, r, reached)...)
 }
 
 // members asks each endpoint for its version. reached is one that answered, empty when none did.
@@ -66,12 +67,12 @@ func (x *examination) members(ctx context.Context, cli *clientv3.Client, r Regis
 	}
 	all := strings.Join(r.Etcd.Endpoints, ", ")
 	switch {
-	case reached == "" && r.How == "default":
+	case reached == "" && r.How == locate.HowDefault:
 		return one(Skip, "no etcd at %s, and no newsvc dev runs; it starts one", all), ""
 	case reached == "":
 		return []Finding{{Level: Fail, What: fmt.Sprintf("etcd %s cannot be reached: %s", all, last), At: r.How, Fix: x.otherEtcd(r)}}, ""
 	case len(silent) > 0:
-		return []Finding{{Level: Warn, What: fmt.Sprintf("etcd %s cannot be reached: %s; %s can", strings.Join(silent, ", "), last, reached), At: r.How, Fix: "etcdctl --endpoints=" + reached + " endpoint status --cluster"}}, reached
+		return []Finding{{Level: Warn, What: fmt.Sprintf("etcd %s cannot be reached: %s; %s can", strings.Join(silent, ", "), last, reached), At: r.How, Fix: x.onlyThose(r, silent)}}, reached
 	}
 	return one(OK, "etcd %s (%s) is there, v%s", all, r.How, version), reached
 }
@@ -92,14 +93,31 @@ func ask(ctx context.Context, cli *clientv3.Client, endpoint string, timeout tim
 // otherEtcd is what to do when the etcd that was chosen is not there.
 func (x *examination) otherEtcd(r Registry) string {
 	switch {
-	case r.How == "NEWSVC_ETCD":
-		return "unset NEWSVC_ETCD"
-	case r.How == "--etcd":
+	case r.How == locate.HowEnv:
+		return "unset " + locate.EnvEtcd
+	case r.How == locate.HowFlag:
 		return "newsvc doctor"
-	case strings.Contains(r.How, "dev"):
-		return "end newsvc dev by Ctrl-C, then: newsvc dev"
+	case len(r.Devs) > 0: // it is frozen, or hangs: let it go on, and end as by Ctrl-C
+		return fmt.Sprintf("kill -CONT %d && kill %d", r.Devs[0], r.Devs[0])
 	}
-	return "correct etcd.endpoints there, or start the service with an etcd of its own: newsvc dev"
+	return x.from(r.How)
+}
+
+// onlyThose is what to do when some members of etcd are away: to name those only that are there.
+func (x *examination) onlyThose(r Registry, silent []string) string {
+	there := strings.Join(slices.DeleteFunc(slices.Clone(r.Etcd.Endpoints), func(e string) bool { return slices.Contains(silent, e) }), ",")
+	switch r.How {
+	case locate.HowEnv:
+		return "export " + locate.EnvEtcd + "=" + there
+	case locate.HowFlag:
+		return "newsvc doctor --etcd " + there
+	}
+	return x.from(r.How)
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }
 
 // shorten leaves the last part of an error of gRPC: what the connection ended with.
@@ -157,7 +175,7 @@ func (x *examination) clock(ctx context.Context, r Registry, endpoint string) []
 }
 
 // leases finds leases that hold no key: somebody keeps them alive and announces nobody.
-func leases(ctx context.Context, cli *clientv3.Client, endpoint string) []Finding {
+func leases(ctx context.Context, cli *clientv3.Client, r Registry, endpoint string) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
 	resp, err := cli.Leases(ctx)
@@ -181,13 +199,17 @@ func leases(ctx context.Context, cli *clientv3.Client, endpoint string) []Findin
 	if len(ids) == 0 {
 		return []Finding{{Check: "leases", Level: OK, What: fmt.Sprintf("each of %s holds a key", count(total, "lease"))}}
 	}
-	fix := make([]string, 0, len(ids))
-	for _, id := range ids {
-		fix = append(fix, fmt.Sprintf("etcdctl --endpoints=%s lease revoke %x", endpoint, int64(id)))
+	fix := fmt.Sprintf("%s lease revoke %x", r.Etcdctl(endpoint), int64(ids[0]))
+	if len(ids) > 1 {
+		list := ""
+		for _, id := range ids {
+			list += fmt.Sprintf(" %x", int64(id))
+		}
+		fix = fmt.Sprintf("for id in%s; do %s lease revoke $id; done", list, r.Etcdctl(endpoint))
 	}
 	return []Finding{{
 		Check: "leases", Level: Warn, What: fmt.Sprintf("%s of %d without a key: kept alive, and nobody is announced by it", count(len(ids), "lease"), total),
-		Fix: strings.Join(fix[:min(len(fix), 5)], " && "),
+		Fix: fix,
 	}}
 }
 

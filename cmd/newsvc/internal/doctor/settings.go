@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,11 +36,14 @@ func (x *examination) settings(ctx context.Context) []Finding {
 	}
 	c, err := config.LoadOnly(config.Sources{Service: x.place.ServiceName, Environ: x.Environ, Dir: x.place.ServiceDir}, sections(), known...)
 	if err != nil {
-		f := Finding{Level: Fail, What: "the configuration of " + x.place.ServiceName + " is refused", At: err.Error(), Fix: "correct it; go run . --help lists every key"}
+		f := Finding{Level: Fail, What: "the configuration of " + x.place.ServiceName + " is refused", At: err.Error(), Fix: edit(filepath.Join(x.place.ServiceDir, "config.yaml"))}
 		var wrong *config.Error
-		if errors.As(err, &wrong) && len(wrong.Problems) == 1 {
-			f.What += ": " + wrong.Problems[0].String()
-			f.At = ""
+		if errors.As(err, &wrong) {
+			f.Fix = x.correct(wrong)
+			if len(wrong.Problems) == 1 {
+				f.What += ": " + wrong.Problems[0].String()
+				f.At = ""
+			}
 		}
 		return []Finding{f}
 	}
@@ -68,10 +73,21 @@ func (x *examination) advertised(c *config.Config) []Finding {
 	}
 	f.Fix = "unset " + config.EnvName(x.place.ServiceName, "registration.advertise")
 	if m := fileLine.FindStringSubmatch(f.At); m != nil {
-		f.Fix = fmt.Sprintf("sed -i.bak %sd %s", m[2], quote(absolute(x.place.ServiceDir, m[1])))
+		f.Fix = dropLine(absolute(x.place.ServiceDir, m[1]), m[2], "advertise:")
 		f.At = filepath.Join(x.place.ServiceDir, filepath.Base(m[1])) + ":" + m[2]
 	}
 	return []Finding{f}
+}
+
+// dropLine is the command that takes a setting out of a file: its line, where nothing else is on it.
+func dropLine(file, number, setting string) string {
+	text, err := os.ReadFile(file)
+	n, _ := strconv.Atoi(number)
+	lines := strings.Split(string(text), "\n")
+	if err != nil || n < 1 || n > len(lines) || !strings.HasPrefix(strings.TrimSpace(lines[n-1]), setting) {
+		return edit(file)
+	}
+	return fmt.Sprintf("sed -i.bak %dd %s", n, quote(file))
 }
 
 func loopback(host string) bool {

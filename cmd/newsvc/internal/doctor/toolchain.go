@@ -55,7 +55,7 @@ func lookPath(name string, environ []string) (string, error) {
 func (x *examination) toolchain(ctx context.Context) []Finding {
 	env, err := goEnv(ctx, x.Environ, "GOVERSION", "GOENV", "GOROOT")
 	if errors.Is(err, exec.ErrNotFound) {
-		return []Finding{{Level: Fail, What: "the go command is not in PATH", Fix: "install Go " + requiredGo() + " or later: https://go.dev/dl"}}
+		return []Finding{{Level: Fail, What: "the go command is not in PATH; needed is Go " + requiredGo() + " or later", Fix: x.getGo(requiredGo())}}
 	}
 	if err != nil {
 		return one(Skip, "%v", err)
@@ -68,6 +68,9 @@ func (x *examination) toolchain(ctx context.Context) []Finding {
 	if version.Compare(have, "go"+need) >= 0 {
 		return one(OK, "%s (%s needs %s)", have, by, need)
 	}
+	if version.Compare(have, "go1.21") < 0 {
+		return []Finding{{Level: Fail, What: fmt.Sprintf("%s needs Go %s, this is %s, which cannot fetch another", by, need, have), Fix: x.getGo(need)}}
+	}
 	setting, source := x.goToolchain(env)
 	if fetches(setting) {
 		return one(OK, "%s; the go command fetches go%s, which %s needs", have, need, by)
@@ -78,6 +81,26 @@ func (x *examination) toolchain(ctx context.Context) []Finding {
 		f.Fix = "export GOTOOLCHAIN=auto"
 	}
 	return []Finding{f}
+}
+
+// getGo is the command that puts a go command of at least this release into PATH: one that is on this machine, or one
+// that is downloaded to where nobody needs to be root.
+func (x *examination) getGo(need string) string {
+	if runtime.GOOS == "windows" {
+		return "winget install GoLang.Go"
+	}
+	if strings.Count(need, ".") == 1 && !strings.ContainsAny(need, "br") { // the first of a release is called 1.26.0
+		need += ".0"
+	}
+	home := x.getenv("HOME")
+	for _, dir := range []string{filepath.Join(home, "sdk", "go"), "/usr/local/go", "/usr/lib/go", "/opt/homebrew/opt/go/libexec"} {
+		text, err := os.ReadFile(filepath.Join(dir, "VERSION"))
+		if have := strings.Fields(string(text) + " -")[0]; err == nil && version.Compare(have, "go"+need) >= 0 {
+			return `export PATH="` + filepath.Join(dir, "bin") + `:$PATH"`
+		}
+	}
+	return fmt.Sprintf(`mkdir -p "$HOME/sdk" && curl -fsSL https://go.dev/dl/go%s.%s-%s.tar.gz | tar -xz -C "$HOME/sdk" && export PATH="$HOME/sdk/go/bin:$PATH"`,
+		need, runtime.GOOS, runtime.GOARCH)
 }
 
 // requiredGo is the release that new projects, and newsvc itself, are written for.
