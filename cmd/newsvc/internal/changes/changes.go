@@ -8,8 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
+	"time"
 )
 
 // Actions of a [Change].
@@ -54,7 +58,7 @@ func (s *Set) Read(name string) ([]byte, error) {
 }
 
 // Write plans that the file at the absolute path holds content. It reads what is there now: that is what [Set.Apply] expects to
-// find.
+// find. What is no file, and a file that is read-only, is an error.
 func (s *Set) Write(name string, content []byte) error {
 	if content == nil {
 		content = []byte{}
@@ -81,6 +85,9 @@ func (s *Set) Write(name string, content []byte) error {
 		}
 		if e.old == nil {
 			e.old = []byte{}
+		}
+		if e.mode&0o222 == 0 && e.action() != Same { // a rename would not ask
+			return &fs.PathError{Op: "write", Path: name, Err: errors.New("it is read-only")}
 		}
 	}
 	if s.files == nil {
@@ -132,7 +139,15 @@ func (e *entry) action() string {
 
 // Apply writes all files. New contents and copies of old ones are laid down beside the files first; then each is
 // renamed into place. When anything fails, what was done is undone, and the error says so if even that did not work.
+// Signals that would end the process have to wait until it is done.
 func (s *Set) Apply() (err error) {
+	waiting := make(chan os.Signal, 1)
+	signal.Notify(waiting, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(waiting)
+	return s.apply()
+}
+
+func (s *Set) apply() (err error) {
 	var made []string
 	var pending []*entry
 	for _, name := range s.order {
@@ -174,8 +189,30 @@ func (e *entry) prepare() (err error) {
 	if e.temp, err = beside(e.path, e.now, e.mode); err != nil || e.old == nil {
 		return err
 	}
-	e.backup, err = beside(e.path, e.old, e.mode)
+	e.backup, err = again(e.path, e.old, e.mode)
 	return err
+}
+
+// again gives a file a second name, under which it can come back as it was: the same file, its times and owner too. Where
+// there are no links it is a copy.
+func again(name string, content []byte, mode fs.FileMode) (string, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	for range 10 {
+		second := filepath.Join(filepath.Dir(name), fmt.Sprintf(".newsvc-%016x", rand.Uint64()))
+		if err := os.Link(name, second); err == nil {
+			return second, nil
+		} else if !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	second, err := beside(name, content, mode)
+	if err != nil {
+		return "", err
+	}
+	return second, os.Chtimes(second, time.Time{}, info.ModTime())
 }
 
 // swap puts the new content in place, unless somebody wrote the file meanwhile.
