@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	b := &bench{newsvc: filepath.Join(dir, "bin", "newsvc"), dir: dir, out: out, env: append(os.Environ(), "GOWORK=off", "XDG_CACHE_HOME="+filepath.Join(dir, "cache"), "GOCACHE="+goEnv(ctx, "GOCACHE"))}
 	if err := b.exec(ctx, root, "go", "build", "-o", b.newsvc, "./cmd/newsvc"); err != nil {
 		return err

@@ -23,7 +23,7 @@ func (s *settings) size(ctx context.Context, w *world, server *process.Process) 
 	}
 	defer func() { err = errors.Join(err, leave(), w.empty(ctx)) }()
 	arms := []string{armNaming, armAll, armNewsvc}
-	stubs, real := samples{}, samples{}
+	stubs, reals := samples{}, samples{}
 	for round := range s.rounds {
 		for i := range arms {
 			arm := arms[(round+i)%len(arms)]
@@ -33,12 +33,12 @@ func (s *settings) size(ctx context.Context, w *world, server *process.Process) 
 			if arm == armAll || arm == armNaming && w.size > s.naming {
 				continue
 			}
-			if err := s.measure(ctx, w, arm, server, real); err != nil {
+			if err := s.measure(ctx, w, arm, server, reals); err != nil {
 				return fmt.Errorf("%s on real connections: %w", arm, err)
 			}
 		}
 	}
-	s.report(w, arms, stubs, real)
+	s.report(w, arms, stubs, reals)
 	return nil
 }
 

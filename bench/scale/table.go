@@ -74,7 +74,7 @@ func (t table) row(cells ...any) {
 func (t table) flush() { _ = t.w.Flush() }
 
 // report prints the tables of one size and keeps the numbers that count.
-func (s *settings) report(w *world, arms []string, stubs, real samples) {
+func (s *settings) report(w *world, arms []string, stubs, reals samples) {
 	fmt.Fprintf(s.out, "\n%d instances, against a stub; %d rounds, medians (least-greatest)\n", w.size, s.rounds)
 	t := s.table("a new client", "all known ms", "CPU ms", "allocated MB", "live heap MB", "peak RSS MB", "reads at etcd", "watch streams")
 	for _, arm := range arms {
@@ -86,15 +86,15 @@ func (s *settings) report(w *world, arms []string, stubs, real samples) {
 	s.changesTable(arms, stubs, false)
 	fmt.Fprintf(s.out, "\n%d instances, real connections\n", w.size)
 	t = s.table("a new client", "all known ms", "CPU ms until connected", "peak RSS MB when known")
-	connected := slices.DeleteFunc(slices.Clone(arms), func(arm string) bool { return real[arm] == nil })
+	connected := slices.DeleteFunc(slices.Clone(arms), func(arm string) bool { return reals[arm] == nil })
 	for _, arm := range connected {
-		m := real.of(arm)
+		m := reals.of(arm)
 		t.row(arm, m["known"], m["CPU"], m["RSS"])
 	}
 	t.flush()
 	fmt.Fprintln(s.out)
-	s.changesTable(connected, real, true)
-	s.keep(w, stubs, real)
+	s.changesTable(connected, reals, true)
+	s.keep(w, stubs, reals)
 }
 
 func (s *settings) changesTable(arms []string, all samples, connections bool) {
@@ -118,7 +118,7 @@ func (s *settings) changesTable(arms []string, all samples, connections bool) {
 }
 
 // keep puts the figures that have a bar into the last line: newsvc as it is by default, with the ratio to naming.
-func (s *settings) keep(w *world, stubs, real samples) {
+func (s *settings) keep(w *world, stubs, reals samples) {
 	at := func(name string) string { return fmt.Sprintf("%s_%d", name, w.size) }
 	for _, f := range []struct{ name, sample string }{{"known_ms", "known"}, {"join_cpu_ms", "join CPU"}, {"storm_cpu_ms", "storm CPU"}} {
 		ours, naming := stubs.of(armNewsvc)[f.sample], stubs.of(armNaming)[f.sample]
@@ -127,8 +127,8 @@ func (s *settings) keep(w *world, stubs, real samples) {
 			s.machine(at(f.name)+"_ratio", stats.Ratio(ours, naming))
 		}
 	}
-	s.machine(at("real_join_cpu_ms"), stats.Median(real.of(armNewsvc)["join CPU"]))
-	s.machine(at("connections"), mostConnections(real.of(armNewsvc)))
+	s.machine(at("real_join_cpu_ms"), stats.Median(reals.of(armNewsvc)["join CPU"]))
+	s.machine(at("connections"), mostConnections(reals.of(armNewsvc)))
 }
 
 func mostConnections(m map[string][]float64) float64 {
