@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -182,19 +183,46 @@ func (l *lines) Sync() error { return nil }
 func (p *place) dev(env []string, args ...string) *running {
 	p.t.Helper()
 	r := &running{place: p, done: make(chan struct{})}
-	r.cmd = exec.CommandContext(context.Background(), filepath.Join(bin, "newsvc"), append([]string{"dev"}, args...)...)
-	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr, r.cmd.WaitDelay = p.root, &r.out, &r.err, 5*time.Second
-	r.cmd.SysProcAttr = ownGroup()
+	r.start(&r.out, env, args...)
+	return r
+}
+
+// command is newsvc with the environment of this user.
+func (p *place) command(ctx context.Context, args ...string) *exec.Cmd {
+	p.t.Helper()
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "newsvc"), args...)
+	cmd.Dir = p.root
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "NEWSVC_") && !strings.Contains(kv, "__") && !strings.HasPrefix(kv, "XDG_") {
-			r.cmd.Env = append(r.cmd.Env, kv)
+			cmd.Env = append(cmd.Env, kv)
 		}
 	}
 	cache, err := exec.CommandContext(p.t.Context(), "go", "env", "GOCACHE").Output()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	r.cmd.Env = append(append(r.cmd.Env, "GOCACHE="+strings.TrimSpace(string(cache)), "XDG_CACHE_HOME="+p.cache), env...)
+	cmd.Env = append(cmd.Env, "GOCACHE="+strings.TrimSpace(string(cache)), "XDG_CACHE_HOME="+p.cache)
+	return cmd
+}
+
+// newsvc runs another command and returns what it prints; it has to succeed.
+func (p *place) newsvc(ctx context.Context, args ...string) string {
+	p.t.Helper()
+	out, err := p.command(ctx, args...).CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("newsvc %v: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// start starts newsvc dev with its output going to stdout.
+func (r *running) start(stdout io.Writer, env []string, args ...string) {
+	p := r.place
+	p.t.Helper()
+	r.cmd = p.command(context.Background(), append([]string{"dev"}, args...)...)
+	r.cmd.Stdout, r.cmd.Stderr, r.cmd.WaitDelay = stdout, &r.err, 5*time.Second
+	r.cmd.SysProcAttr = ownGroup()
+	r.cmd.Env = append(r.cmd.Env, env...)
 	if err := r.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
@@ -203,7 +231,6 @@ func (p *place) dev(env []string, args ...string) *running {
 		_ = r.cmd.Wait() // its state says all
 	}()
 	p.t.Cleanup(r.end)
-	return r
 }
 
 // end makes sure that nothing is left, whatever the test has come to.

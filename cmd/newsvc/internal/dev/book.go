@@ -3,6 +3,7 @@ package dev
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 
@@ -13,9 +14,11 @@ import (
 type book struct {
 	out *output
 
-	mu     sync.Mutex
-	record devrecord.Record
-	warned bool
+	mu      sync.Mutex
+	record  devrecord.Record
+	warned  bool
+	written bool // a record was
+	partly  bool // it was told that some serve; belongs to whoever calls follow
 }
 
 // change changes the record and writes it.
@@ -24,14 +27,17 @@ func (b *book) change(f func(r *devrecord.Record)) error {
 	defer b.mu.Unlock()
 	f(&b.record)
 	err := b.record.Write()
-	if share, ok := errors.AsType[*devrecord.ShareError](err); ok { // that it is of no use elsewhere does not make it useless here
-		if !b.warned {
-			b.warned = true
-			b.out.say("newsvc", "warning: "+share.Error())
-		}
-		return nil
+	_, elsewhere := errors.AsType[*devrecord.ShareError](err) // that it is of no use elsewhere does not make it useless here
+	if err == nil || !elsewhere && !b.written {
+		b.written = b.written || err == nil
+		return err
 	}
-	return err
+	b.written = true // what serves goes on: on a full disk, for example
+	if !b.warned {
+		b.warned = true
+		b.out.say("newsvc", "warning: "+err.Error())
+	}
+	return nil
 }
 
 // now is the record as it is.
@@ -48,32 +54,49 @@ func (b *book) remove() error {
 	return b.record.Remove()
 }
 
-// follow writes what serves: the first time when everything does, or has finished, and after each change from then on.
-func (b *book) follow(units []*unit) (complete bool, err error) {
+// follow writes what serves. It returns what is to be announced, once: that everything serves, or has finished, or that
+// everything does but what can't.
+func (b *book) follow(units []*unit) (news string, err error) {
 	services := make(map[string]devrecord.Service, len(units))
-	due := 0
+	waiting, serving := 0, 0
+	var missing []string
 	for _, u := range units {
 		s := devrecord.Service{Instances: []devrecord.Instance{}}
+		stuck := false
 		for _, slot := range u.slots {
 			if i, ok := slot.instance(); ok {
 				s.Instances = append(s.Instances, i)
+				serving++
+			} else if slot.idle() || slot.failing.Load() {
+				stuck = true
 			} else if !slot.finished.Load() {
-				due++
+				waiting++
 			}
+		}
+		if stuck {
+			missing = append(missing, u.name)
 		}
 		services[u.name] = s
 	}
+	complete := waiting == 0 && len(missing) == 0
 	first := false
 	err = b.change(func(r *devrecord.Record) {
-		first = due == 0 && !r.Complete
-		r.Complete = r.Complete || due == 0
+		first = complete && !r.Complete
+		r.Complete = r.Complete || complete
 		r.Services = services
 	})
-	return first, err
+	switch {
+	case first:
+		return "everything serves; Ctrl-C stops it", err
+	case waiting == 0 && serving > 0 && !b.partly && !b.now().Complete:
+		b.partly = true
+		return fmt.Sprintf("everything but %s serves; Ctrl-C stops it", strings.Join(missing, ", ")), err
+	}
+	return "", err
 }
 
 // announce tells where everything listens.
-func announce(units []*unit, out *output) {
+func announce(units []*unit, out *output, news string) {
 	for _, u := range units {
 		if where := u.where(); where != "" {
 			out.say(u.name, "serving at "+where)
@@ -82,7 +105,7 @@ func announce(units []*unit, out *output) {
 			out.say(u.name, "  "+line)
 		}
 	}
-	out.say("newsvc", "everything serves; Ctrl-C stops it")
+	out.say("newsvc", news)
 }
 
 // where is where the instances of a service listen; empty when none does.
@@ -111,8 +134,25 @@ func (u *unit) grpcurl() string {
 			if u.settings().tls {
 				security = "-insecure"
 			}
-			return fmt.Sprintf("grpcurl %s %s list", security, i.GRPC)
+			return fmt.Sprintf("grpcurl %s %s list", security, quoted(reachable(i.GRPC)))
 		}
 	}
 	return ""
+}
+
+// reachable is an address at which this machine reaches who listens at addr: nobody calls 0.0.0.0 or [::].
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err != nil || host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return addr
+	}
+	return net.JoinHostPort("localhost", port)
+}
+
+// quoted is an address as shells take it: to some, brackets are patterns.
+func quoted(addr string) string {
+	if strings.Contains(addr, "[") {
+		return "'" + addr + "'"
+	}
+	return addr
 }

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,10 +35,13 @@ func (u *unit) build(ctx context.Context) (binary string, err error) {
 		return "", context.Cause(ctx)
 	case errors.Is(err, exec.ErrNotFound):
 		return "", &problem.Error{Exit: problem.Environment, What: "the go command is not in PATH", Fix: "install Go from https://go.dev/dl/", Err: err}
-	case err != nil:
-		return "", &problem.Error{Exit: problem.Failed, What: u.name + " does not build", At: u.located(string(text)), Err: err}
+	case err == nil:
+		return binary, nil
 	}
-	return binary, nil
+	if _, ran := errors.AsType[*exec.ExitError](err); !ran {
+		return "", &problem.Error{Exit: problem.Environment, What: u.name + " can't be built", At: err.Error(), Err: err}
+	}
+	return "", &problem.Error{Exit: problem.Failed, What: u.name + " does not build", At: u.located(string(text)), Err: err}
 }
 
 // located is what the compiler printed, with names of files that can be opened from where newsvc dev runs.
@@ -71,7 +76,9 @@ type pkg struct {
 	ImportPath string
 	Dir        string
 	Standard   bool
+	Imports    []string
 	Module     *struct {
+		Path    string
 		Main    bool
 		Dir     string
 		GoMod   string
@@ -92,34 +99,84 @@ func (u *unit) list(ctx context.Context) (sources, error) {
 	s := sources{dirs: map[string]bool{}, files: map[string]bool{}}
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", "list", "-e", "-deps",
-		"-json=ImportPath,Dir,Standard,Module,EmbedFiles,CgoFiles,CFiles,CXXFiles,HFiles,SFiles", ".")
+		"-json=ImportPath,Dir,Standard,Imports,Module,EmbedFiles,CgoFiles,CFiles,CXXFiles,HFiles,SFiles", ".")
 	cmd.Dir, cmd.Stdout, cmd.SysProcAttr, cmd.WaitDelay = u.dir, &out, ownGroup(), 2*time.Second
 	if err := cmd.Run(); err != nil {
 		return s, fmt.Errorf("go list in %s: %w", u.dir, err)
 	}
+	modules, imports, seen := map[string]string{}, map[string]bool{}, map[string]bool{}
 	for dec := json.NewDecoder(&out); ; {
 		var p pkg
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			maps.DeleteFunc(imports, func(path string, _ bool) bool { return seen[path] })
+			s.missing(modules, imports)
 			return s, nil
 		} else if err != nil {
 			return s, err
 		}
+		seen[p.ImportPath] = p.Dir != "" // one that is missing has none
 		s.stack = s.stack || p.ImportPath == stackPath
 		local := p.Module != nil && (p.Module.Main || p.Module.Replace != nil && p.Module.Replace.Version == "")
 		if p.Standard || !local || p.Dir == "" {
 			continue
 		}
-		s.dirs[p.Dir] = true
-		for _, name := range slices.Concat(p.EmbedFiles, p.CgoFiles, p.CFiles, p.CXXFiles, p.HFiles, p.SFiles) {
-			s.files[filepath.Join(p.Dir, name)] = true
+		s.add(p)
+		modules[p.Module.Path] = p.Module.Dir
+		for _, path := range p.Imports {
+			imports[path] = true
 		}
-		if p.Module.Main {
-			for _, name := range []string{"go.mod", "go.sum", "go.work"} {
-				s.files[filepath.Join(p.Module.Dir, name)] = true
+	}
+}
+
+// add takes in a package that is written here.
+func (s *sources) add(p pkg) {
+	s.dirs[p.Dir] = true
+	for _, name := range slices.Concat(p.EmbedFiles, p.CgoFiles, p.CFiles, p.CXXFiles, p.HFiles, p.SFiles) {
+		s.files[filepath.Join(p.Dir, name)] = true
+	}
+	if p.Module.Main {
+		for _, name := range moduleFiles() {
+			s.files[filepath.Join(p.Module.Dir, name)] = true
+		}
+	}
+}
+
+// missing takes in packages that are imported and not written yet, whose files are to be noticed when they come.
+func (s *sources) missing(modules map[string]string, imports map[string]bool) {
+	for path := range imports {
+		for module, dir := range modules {
+			if rest, ok := strings.CutPrefix(path, module+"/"); ok {
+				s.dirs[filepath.Join(dir, filepath.FromSlash(rest))] = true
 			}
 		}
 	}
 }
+
+// guess is what a service is made of as far as that can be told without the go command: one that can't read go.mod, for
+// example.
+func (u *unit) guess() sources {
+	s := sources{dirs: map[string]bool{}, files: map[string]bool{}}
+	_ = filepath.WalkDir(u.dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || !d.IsDir():
+		case path != u.dir && skipped(d.Name()):
+			return fs.SkipDir
+		default:
+			s.dirs[path] = true
+		}
+		return nil
+	})
+	for dir := u.dir; ; dir = filepath.Dir(dir) {
+		for _, name := range moduleFiles() {
+			s.files[filepath.Join(dir, name)] = true
+		}
+		if dir == u.root || dir == filepath.Dir(dir) {
+			return s
+		}
+	}
+}
+
+func moduleFiles() []string { return []string{"go.mod", "go.sum", "go.work"} }
 
 // settings are what a service says of its own configuration.
 type settings struct {
@@ -130,15 +187,7 @@ type settings struct {
 // ask has a new binary say what newsvc dev has to know before it starts; false when it does not know the question or can't
 // answer, which its start will tell better.
 func (u *unit) ask(ctx context.Context, binary string) (settings, bool) {
-	if !u.made().stack {
-		return settings{}, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, binary)
-	cmd.Dir, cmd.Env, cmd.SysProcAttr, cmd.WaitDelay = u.dir, append(slices.Clone(u.env), "NEWSVC_INTROSPECT=config"), ownGroup(), 2*time.Second
-	cmd.Cancel = func() error { killGroup(cmd.Process.Pid); return nil }
-	raw, err := cmd.Output()
+	raw, err := u.introspect(ctx, binary)
 	var answer struct {
 		HTTP   bool `json:"http"`
 		Values []struct {
@@ -160,6 +209,20 @@ func (u *unit) ask(ctx context.Context, binary string) (settings, bool) {
 		}
 	}
 	return s, true
+}
+
+// introspect has a binary print its configuration, without starting anything. What is wrong with that is in an
+// [*exec.ExitError].
+func (u *unit) introspect(ctx context.Context, binary string) ([]byte, error) {
+	if !u.made().stack {
+		return nil, errors.ErrUnsupported
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary)
+	cmd.Dir, cmd.Env, cmd.SysProcAttr, cmd.WaitDelay = u.dir, append(slices.Clone(u.env), "NEWSVC_INTROSPECT=config"), ownGroup(), 2*time.Second
+	cmd.Cancel = func() error { killGroup(cmd.Process.Pid); return nil }
+	return cmd.Output()
 }
 
 // sum is what tells one build from another.

@@ -36,6 +36,7 @@ type options struct {
 	services []string
 	root     string
 	noWatch  bool
+	known    map[string]bool // the services that were there at the start, or that were told of
 }
 
 // Command returns newsvc dev.
@@ -72,6 +73,9 @@ What runs, and where it listens, is in .newsvc/dev.json once everything serves.`
   newsvc dev --etcd 10.0.0.5:2379`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, err := os.Getwd()
+			if err == nil { // so that it is above what lies below it, whatever links were followed
+				root, err = filepath.EvalSymlinks(root)
+			}
 			if err != nil {
 				return err
 			}
@@ -100,8 +104,10 @@ func (o *options) choose() ([]service, error) {
 		}
 	}
 	names := make([]string, len(all))
+	o.known = map[string]bool{}
 	for i, s := range all {
 		names[i] = s.name
+		o.known[s.name] = true
 	}
 	for _, want := range append(slices.Clone(o.services), keys(o.replicas)...) {
 		if !slices.Contains(names, want) {
@@ -127,6 +133,22 @@ func (o *options) choose() ([]service, error) {
 		chosen = append(chosen, s)
 	}
 	return chosen, nil
+}
+
+// others are services that were not there at the start; each is told of once.
+func (o *options) others() []string {
+	all, err := find(o.root)
+	if err != nil {
+		return nil // perhaps half of it is written
+	}
+	var names []string
+	for _, s := range all {
+		if !o.known[s.name] {
+			o.known[s.name] = true
+			names = append(names, s.name)
+		}
+	}
+	return names
 }
 
 func keys(m map[string]string) []string {

@@ -13,6 +13,9 @@ func ownGroup() *syscall.SysProcAttr {
 // drain ends a process at once: Windows has no signal that asks for it. Its registration ends with its lease.
 func drain(pid int) { killGroup(pid) }
 
+// drainGroup does the same.
+func drainGroup(pid int) { killGroup(pid) }
+
 // killGroup ends a process; what it started stays.
 func killGroup(pid int) {
 	if p, err := os.FindProcess(pid); err == nil {

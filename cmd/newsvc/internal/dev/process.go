@@ -2,13 +2,13 @@ package dev
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +21,9 @@ const (
 	readyPoll = 25 * time.Millisecond
 	slowReady = 10 * time.Second // the wait for readiness after which that is told
 	lastLines = 5                // what is kept of what a process has printed
+	// longestLine is what is printed as one line at most; the rest follows as the next one.
+	longestLine = 64 << 10
+	groupDelay  = 10 * time.Second // for what a shell has started and left behind
 )
 
 // program is what is needed to start a process.
@@ -32,6 +35,9 @@ type program struct {
 	env    []string
 	ready  string   // its ready file; empty for what is ready at once
 	socket *os.File // the listening socket that it inherits, or nil
+	// group has its whole process group told to stop: of a shell and what it runs, the latter has the work to finish.
+	group    bool
+	patience time.Duration // after it was told to stop, until it is killed; 0 means killAfter
 }
 
 // process is one process that was started, with all that it starts itself.
@@ -65,6 +71,9 @@ func start(force context.Context, p program, out *output) (*process, error) {
 	logs, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.WaitDelay = 2 * time.Second // a grandchild that holds the pipe open must not hold us
+	if p.group {
+		cmd.WaitDelay = groupDelay
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -75,7 +84,7 @@ func start(force context.Context, p program, out *output) (*process, error) {
 	ended, end := context.WithCancel(context.Background())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { s.copyLines(logs) })
-	helpers.Go(func() { s.patience(ended, force) })
+	helpers.Go(func() { s.awaitEnd(ended, force) })
 	helpers.Go(func() { s.awaitReady(ended) })
 	go func() {
 		defer close(s.done)
@@ -95,18 +104,23 @@ func start(force context.Context, p program, out *output) (*process, error) {
 func (s *process) stop() {
 	s.stopOnce.Do(func() {
 		close(s.stopping)
-		drain(s.pid)
+		if s.group {
+			drainGroup(s.pid)
+		} else {
+			drain(s.pid)
+		}
 	})
 }
 
-// patience kills what does not stop, and everything when force ends.
-func (s *process) patience(ended, force context.Context) {
+// awaitEnd kills what does not stop, and everything when force ends.
+func (s *process) awaitEnd(ended, force context.Context) {
+	most := cmp.Or(s.patience, killAfter)
 	select {
 	case <-ended.Done():
 		return
 	case <-force.Done():
 	case <-s.stopping:
-		limit, cancel := context.WithTimeout(force, killAfter)
+		limit, cancel := context.WithTimeout(force, most)
 		defer cancel()
 		select {
 		case <-ended.Done():
@@ -115,7 +129,7 @@ func (s *process) patience(ended, force context.Context) {
 		}
 		s.killed.Store(true)
 		if force.Err() == nil {
-			s.out.say(s.label, fmt.Sprintf("did not stop within %s; killing it", killAfter))
+			s.out.say(s.label, fmt.Sprintf("did not stop within %s; killing it", most))
 		}
 	}
 	killGroup(s.pid)
@@ -162,19 +176,24 @@ func (s *process) cut() bool {
 
 // copyLines prints the lines behind the label.
 func (s *process) copyLines(r *io.PipeReader) {
-	in := bufio.NewReader(r)
+	in := bufio.NewReaderSize(r, longestLine)
 	for {
-		line, err := in.ReadString('\n')
-		if line = strings.TrimRight(line, "\r\n"); line != "" {
+		raw, err := in.ReadSlice('\n')
+		if line := printable(string(raw)); line != "" {
 			s.out.line(s.label, line)
 			s.mu.Lock()
 			s.last = append(s.last[max(0, len(s.last)-lastLines+1):], line)
 			s.mu.Unlock()
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return
 		}
 	}
+}
+
+// startError says that it ended before it was ready.
+func (s *process) startError() *startError {
+	return &startError{time.Since(s.began), s.how(), s.lastLine(), s.err == nil}
 }
 
 // lastLine is the last thing that it printed.

@@ -1,9 +1,11 @@
 package dev
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,9 @@ import (
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 )
+
+// slowBuild is the time after which it is told that a build is at work.
+const slowBuild = 2 * time.Second
 
 // follow reloads the service whenever that is due, until ctx ends. A reload that is under way is given up for a newer one.
 func (u *unit) follow(ctx context.Context) {
@@ -48,84 +53,122 @@ func (u *unit) reloadOnce(ctx context.Context) (again bool) {
 // reload builds the service anew and replaces its processes one by one. Whatever goes wrong leaves those that serve.
 func (u *unit) reload(ctx context.Context) {
 	began := time.Now()
-	reason, restart := u.reason()
-	var listed sync.WaitGroup
-	listed.Go(func() { u.look(ctx) })
-	binary, err := u.build(ctx)
-	listed.Wait()
+	why := u.take()
+	binary, err := u.current, error(nil)
+	if u.current == "" || why.changed || !why.restart {
+		binary, err = u.rebuild(ctx, why)
+	}
 	if ctx.Err() != nil {
+		u.giveBack(why)
 		return
 	}
-	u.settled()
 	if err != nil {
-		u.broken(reason, err)
+		u.broken(why, err)
 		return
 	}
-	built := time.Since(began)
-	if now, err := sum(binary); err == nil && now == u.currentSum && !restart {
-		_ = os.Remove(binary)
-		u.out.say(u.name, fmt.Sprintf("reload: %s: built in %s, the program is the same as the one that serves", reason, short(built)))
-		return
+	done := fmt.Sprintf("reload: %v: ", why)
+	if binary != u.current {
+		done += "built in " + short(time.Since(began)) + ", "
+		if now, err := sum(binary); err == nil && now == u.currentSum && !why.restart && u.serves() {
+			_ = os.Remove(binary)
+			u.out.say(u.name, done+"the program is the same as the one that serves")
+			return
+		}
 	}
 	if u.exclusive {
-		u.out.say(u.name, fmt.Sprintf("reload: %s: built in %s; stopping the old one first, as dev.exclusive says", reason, short(built)))
+		u.out.say(u.name, done+"stopping the old one first, as dev.exclusive says")
 	}
-	err = u.roll(ctx, binary, func() {
-		u.out.say(u.name, fmt.Sprintf("reload: %s: built in %s, reloaded in %s; serving at %s", reason, short(built), short(time.Since(began)), u.where()))
-		if line := u.grpcurl(); line != "" {
-			u.out.say(u.name, "  "+line)
-		}
-	})
-	if err != nil && !errors.Is(err, errGivenUp) {
-		u.failed(reason, err)
+	err = u.roll(ctx, binary, func() { u.reloaded(done, began) })
+	switch {
+	case errors.Is(err, errGivenUp):
+		u.giveBack(why)
+	case err != nil:
+		u.failed(why, err)
 	}
 }
 
-// roll replaces what runs in each slot, one after the other, and tells of it.
+// rebuild compiles the service, and looks up what it is made of now.
+func (u *unit) rebuild(ctx context.Context, why due) (binary string, err error) {
+	if _, err := os.Stat(filepath.Join(u.dir, markerFile)); errors.Is(err, fs.ErrNotExist) {
+		return "", &problem.Error{What: shown(u.root, u.dir) + " is no service any more", At: "it has no " + markerFile + "; newsvc dev runs what it finds at its start"}
+	}
+	patience := time.AfterFunc(slowBuild, func() { u.out.say(u.name, fmt.Sprintf("building, because of %v", why)) })
+	defer patience.Stop()
+	var listed sync.WaitGroup
+	listed.Go(func() { u.look(ctx) })
+	defer listed.Wait()
+	return u.build(ctx)
+}
+
+// reloaded tells of a reload that came to a good end.
+func (u *unit) reloaded(done string, began time.Time) {
+	done += "reloaded in " + short(time.Since(began))
+	if where := u.where(); where != "" {
+		done += "; serving at " + where
+	}
+	u.out.say(u.name, done)
+	if line := u.grpcurl(); line != "" {
+		u.out.say(u.name, "  "+line)
+	}
+}
+
+// roll replaces what runs in each slot, one after the other, and tells of it. When one fails and others serve, the rest is left
+// as it is.
 func (u *unit) roll(ctx context.Context, binary string, reloaded func()) error {
-	before := u.settings()
-	previous, previousSum := u.current, u.currentSum
+	before, previous, previousSum := u.settings(), u.current, u.currentSum
 	u.adopt(ctx, binary)
 	t := newTally(ctx, u)
+	defer t.finish()
+	var failure error
 	for i, s := range u.slots {
-		r := replacement{ctx: ctx, program: u.program(ctx, i, binary), retire: t.retire, result: make(chan error, 1)}
-		var err error
-		select {
-		case s.replacements <- r:
-			err = <-r.result
-		case <-ctx.Done():
-			err = errGivenUp
-		}
-		if err != nil {
+		err := u.replace(ctx, s, replacement{ctx: ctx, program: u.program(ctx, i, binary), retire: t.retire, result: make(chan error, 1)})
+		if err != nil && (errors.Is(err, errGivenUp) || u.serves()) {
 			u.current, u.currentSum = previous, previousSum
 			u.mu.Lock()
 			u.set = before
 			u.mu.Unlock()
-			t.finish()
 			return err
 		}
+		failure = cmp.Or(failure, err)
+	}
+	if failure != nil {
+		return failure
 	}
 	reloaded()
 	u.clean()
-	t.finish()
 	return nil
 }
 
+// replace has a slot carry out a replacement.
+func (u *unit) replace(ctx context.Context, s *slot, r replacement) error {
+	select {
+	case s.replacements <- r:
+		return <-r.result
+	case <-ctx.Done():
+		return errGivenUp
+	}
+}
+
 // broken tells of a build that failed.
-func (u *unit) broken(reason string, err error) {
+func (u *unit) broken(why due, err error) {
+	u.tell(fmt.Sprintf("reload: %v: ", why), err)
+}
+
+// tell says what is wrong with the source, and what becomes of the service.
+func (u *unit) tell(begin string, err error) {
 	what, at := err.Error(), ""
 	if p := (*problem.Error)(nil); errors.As(err, &p) {
 		what, at = p.What, p.At
 	}
-	u.out.say(u.name, fmt.Sprintf("reload: %s: %s; the previous version goes on serving", reason, what))
+	u.out.say(u.name, begin+what+"; "+u.meanwhile())
 	for line := range strings.SplitSeq(at, "\n") {
 		u.out.say(u.name, "  "+strings.TrimSpace(line))
 	}
 }
 
 // failed tells of a new process that did not get to serve.
-func (u *unit) failed(reason string, err error) {
-	u.out.say(u.name, fmt.Sprintf("reload: %s: the new process %v; the previous version goes on serving", reason, err))
+func (u *unit) failed(why due, err error) {
+	u.out.say(u.name, fmt.Sprintf("reload: %v: the new process %v; %s", why, err, u.meanwhile()))
 	if f := (*startError)(nil); errors.As(err, &f) {
 		u.out.say(u.name, "  last line: "+f.last)
 	}

@@ -25,6 +25,7 @@ type session struct {
 	commands []command
 	units    []*unit
 	changes  chan struct{}   // the record is to be written anew
+	sources  chan struct{}   // other files are to be watched
 	force    context.Context // ends when nobody waits any longer
 }
 
@@ -56,13 +57,16 @@ func (o *options) run(ctx context.Context, out *output) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	force, release := secondSignal()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	force, release := signals(stop)
 	defer release()
+	out.gone = stop
 	out.width = len("newsvc")
 	for _, s := range services {
 		out.width = max(out.width, len(s.name)+2)
 	}
-	s := &session{options: o, out: out, changes: make(chan struct{}, 1), force: force}
+	s := &session{options: o, out: out, changes: make(chan struct{}, 1), sources: make(chan struct{}, 1), force: force}
 	s.book = &book{out: out, record: devrecord.New(o.root)}
 	s.registry = &registry{options: o, book: s.book, out: out}
 	err = s.live(ctx, services)
@@ -72,18 +76,27 @@ func (o *options) run(ctx context.Context, out *output) (err error) {
 	return err
 }
 
-// secondSignal returns a context that ends with the second SIGINT or SIGTERM. The first one has ended the command's own.
-func secondSignal() (force context.Context, release func()) {
+// signals has the first signal stop newsvc dev, as the command's own context does for most of them, and returns a context that
+// ends with the second one. A terminal that was closed says so more than once, and that is not to cut anything.
+func signals(stop func()) (force context.Context, release func()) {
 	force, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	all := make(chan os.Signal, 2)
+	signal.Notify(all, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+		signal.Notify(all, syscall.SIGHUP)
+	}
+	// Who pipes the output into a program that Ctrl-C ends, too, is not to lose calls: writing fails then, and does not kill.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
 	var g sync.WaitGroup
 	g.Go(func() {
-		for n := range 2 {
+		for stopping := false; ; stopping = true {
 			select {
-			case sig := <-signals:
-				if n == 1 {
+			case sig := <-all:
+				stop()
+				if stopping && sig != syscall.SIGHUP {
 					cancel(&forcedError{sig})
+					return
 				}
 			case <-force.Done():
 				return
@@ -91,9 +104,10 @@ func secondSignal() (force context.Context, release func()) {
 		}
 	})
 	return force, func() {
-		signal.Stop(signals)
+		signal.Stop(all)
 		cancel(nil)
 		g.Wait()
+		signal.Stop(pipe)
 	}
 }
 
@@ -139,6 +153,7 @@ func silenced(ctx context.Context, err error) error {
 func (s *session) unit(service service) *unit {
 	u := newUnit(s.force, service, s.options, s.book.now().Etcd.Endpoints, s.out)
 	u.peers = func() []*unit { return s.units }
+	u.found = s.found
 	return u
 }
 
@@ -158,7 +173,7 @@ func (s *session) startCommands(ctx context.Context, u *unit) {
 		path, args := shell(line)
 		mine, end := context.WithCancel(context.WithoutCancel(ctx))
 		c := command{
-			slot: newSlot(s.force, program{label: label, dir: u.dir, path: path, args: args, env: os.Environ()}, s.out, func() {}),
+			slot: newSlot(s.force, program{label: label, dir: u.dir, path: path, args: args, env: os.Environ(), group: true}, s.out, func() {}),
 			end:  end, done: make(chan struct{}),
 		}
 		s.commands = append(s.commands, c)
@@ -181,7 +196,8 @@ func (s *session) watcher(ctx context.Context) *watcher {
 		g.Go(func() { u.look(ctx) })
 	}
 	g.Wait()
-	w := newWatcher(s.units, s.out)
+	w := newWatcher(s.options.root, s.units, s.out)
+	w.sources, w.others = s.sources, s.options.others
 	if !s.options.noWatch {
 		w.open()
 	}
@@ -194,10 +210,13 @@ func (s *session) build(ctx context.Context) error {
 		began := time.Now()
 		s.out.say(u.name, "building (the first build takes minutes, later ones seconds)")
 		binary, err := u.build(ctx)
-		if err != nil {
+		if p, ok := errors.AsType[*problem.Error](err); ok && p.Exit == problem.Failed && u.watch {
+			u.tell("", err) // a save can mend it
+		} else if err != nil {
 			return err
+		} else {
+			s.out.say(u.name, "built in "+short(time.Since(began)))
 		}
-		s.out.say(u.name, "built in "+short(time.Since(began)))
 		u.fill(ctx, binary, s.changed)
 		for _, slot := range u.slots {
 			s.out.widen(slot.label)
@@ -210,9 +229,14 @@ func (s *session) build(ctx context.Context) error {
 }
 
 // changed has the record written anew.
-func (s *session) changed() {
+func (s *session) changed() { wake(s.changes) }
+
+// found has the watcher see what belongs to the services now.
+func (s *session) found() { wake(s.sources) }
+
+func wake(c chan struct{}) {
 	select {
-	case s.changes <- struct{}{}:
+	case c <- struct{}{}:
 	default: // a look is due already
 	}
 }
@@ -253,12 +277,12 @@ func (s *session) follow(ctx context.Context) error {
 			return nil
 		case <-s.changes:
 		}
-		complete, err := s.book.follow(s.units)
+		news, err := s.book.follow(s.units)
 		if err != nil {
 			return err
 		}
-		if complete {
-			announce(s.units, s.out)
+		if news != "" {
+			announce(s.units, s.out, news)
 		}
 	}
 }

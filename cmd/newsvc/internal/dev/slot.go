@@ -22,12 +22,14 @@ const (
 type slot struct {
 	label     string
 	exclusive bool // the old process has to be gone before a new one starts
+	watched   bool // a save replaces what fails
 	out       *output
 	force     context.Context // ends when nobody waits any longer
 	changed   func()          // called when the instance became ready or went away
 
 	replacements chan replacement
 	finished     atomic.Bool // the process exited with 0 by itself and is not started again
+	failing      atomic.Bool // the last process ended before it was ready, and none has been since
 	retired      sync.WaitGroup
 	lost         atomic.Bool // at the end of it all something was cut
 
@@ -65,7 +67,11 @@ func (s *slot) keep(ctx context.Context) {
 			s.end()
 			return
 		case <-again.C:
+			if s.idle() {
+				continue // until there is a program
+			}
 			if err := s.launch(s.program); err != nil {
+				s.fails()
 				s.out.say(s.label, fmt.Sprintf("does not start (%v); trying again in %s", err, wait))
 				again.Reset(wait)
 				wait = min(2*wait, restartMost)
@@ -83,6 +89,7 @@ func (s *slot) keep(ctx context.Context) {
 			}
 		case r := <-s.replacements:
 			again.Stop()
+			wait = restartFirst
 			r.result <- s.replace(ctx, r)
 			if s.process() == nil && !s.finished.Load() {
 				again.Reset(wait)
@@ -105,8 +112,41 @@ func (s *slot) died(wait time.Duration) time.Duration {
 	if lived >= steady {
 		wait = restartFirst
 	}
+	if !p.isUp() {
+		s.fails()
+		s.out.say(s.label, fmt.Sprintf("%v: %s; starting again in %s%s", p.startError(), p.lastLine(), wait, s.orSave()))
+		return wait
+	}
 	s.out.say(s.label, fmt.Sprintf("died after %s (%v); starting again in %s", lived.Round(100*time.Millisecond), p.err, wait))
 	return wait
+}
+
+// fails notes that what is to run here does not get to serve.
+func (s *slot) fails() {
+	s.failing.Store(true)
+	s.changed()
+}
+
+// orSave tells what else starts the process.
+func (s *slot) orSave() string {
+	if s.watched {
+		return ", or with a save"
+	}
+	return ""
+}
+
+// idle reports whether there is no program to run, since none could be built yet.
+func (s *slot) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.program.path == ""
+}
+
+// adopt makes p the program that is started from now on.
+func (s *slot) adopt(p program) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.program = p
 }
 
 // launch starts a process and makes it the current one.
@@ -125,16 +165,21 @@ func (s *slot) set(p *process) {
 	s.mu.Lock()
 	s.current = p
 	s.mu.Unlock()
-	s.changed()
-	if p != nil && !p.isUp() {
+	switch {
+	case p == nil:
+	case p.isUp():
+		s.failing.Store(false)
+	default:
 		s.retired.Go(func() {
 			select {
 			case <-p.up:
+				s.failing.Store(false)
 				s.changed()
 			case <-p.done:
 			}
 		})
 	}
+	s.changed()
 }
 
 func (s *slot) process() *process {
@@ -166,6 +211,7 @@ type startError struct {
 	lived time.Duration
 	how   string
 	last  string
+	clean bool // with exit status 0
 }
 
 // Error says so.
@@ -174,9 +220,11 @@ func (e *startError) Error() string {
 }
 
 // replace starts the new process beside the old one, waits until it is ready, and lets the old one finish. When the new
-// one does not get there, the old one stays as it is.
+// one does not get there, the old one stays as it is. If there is none that serves, the new program is the one to start
+// again: the older one has failed, too.
 func (s *slot) replace(ctx context.Context, r replacement) error {
 	old := s.process()
+	served := old != nil && old.isUp()
 	if s.exclusive && old != nil {
 		watch := r.retire(old)
 		old.stop()
@@ -188,14 +236,9 @@ func (s *slot) replace(ctx context.Context, r replacement) error {
 		err = s.awaitUp(ctx, r.ctx, next)
 	}
 	if err != nil {
-		if s.exclusive {
-			err = errors.Join(err, s.launch(s.program)) // the one that worked
-		}
-		return err
+		return s.unplaced(r.program, served, err)
 	}
-	s.mu.Lock()
-	s.program = r.program
-	s.mu.Unlock()
+	s.adopt(r.program)
 	s.finished.Store(false)
 	s.set(next)
 	if old != nil && !s.exclusive {
@@ -205,13 +248,35 @@ func (s *slot) replace(ctx context.Context, r replacement) error {
 	return nil
 }
 
+// unplaced is the end of a replacement that came to nothing; it returns what is to be told of that.
+func (s *slot) unplaced(p program, served bool, err error) error {
+	var early *startError
+	switch {
+	case errors.Is(err, errGivenUp) && (!s.exclusive || s.idle()):
+		return err
+	case served || errors.Is(err, errGivenUp):
+		if s.exclusive {
+			err = errors.Join(err, s.launch(s.program)) // the one that worked
+		}
+		return err
+	case errors.As(err, &early) && early.clean:
+		s.adopt(p)
+		s.finished.Store(true)
+		s.changed()
+		return nil
+	}
+	s.adopt(p)
+	s.fails()
+	return err
+}
+
 // awaitUp waits until a new process is ready; one that is not wanted any more is stopped.
 func (s *slot) awaitUp(ctx, wanted context.Context, next *process) error {
 	select {
 	case <-next.up:
 		return nil
 	case <-next.done:
-		return &startError{time.Since(next.began), next.how(), next.lastLine()}
+		return next.startError()
 	case <-wanted.Done():
 	case <-ctx.Done():
 	}

@@ -21,6 +21,8 @@ type unit struct {
 	force context.Context
 	slots []*slot
 	peers func() []*unit // all services, this one included
+	found func()         // called when what the service is made of was looked up anew
+	watch bool           // saves reload it
 
 	dirty chan struct{}  // a reload is due
 	tails sync.WaitGroup // what is still to be told of past reloads
@@ -30,11 +32,17 @@ type unit struct {
 	currentSum     [sha256.Size]byte
 	sockets        []socket
 
-	mu      sync.Mutex
-	reasons []string // why a reload is due
-	restart bool     // even if the binary is the same
-	src     sources
-	set     settings
+	mu  sync.Mutex
+	due due
+	src sources
+	set settings
+}
+
+// due is why a reload is due.
+type due struct {
+	reasons []string
+	changed bool // something that the program is made of
+	restart bool // even if the program is the same
 }
 
 // socket is a listening socket that is passed from each process of a slot to the next one.
@@ -46,17 +54,19 @@ type socket struct {
 func newUnit(force context.Context, s service, o *options, etcd []string, out *output) *unit {
 	return &unit{
 		service: s, root: o.root, env: environment(s, etcd, o.prefix), out: out, force: force,
-		dirty: make(chan struct{}, 1), sockets: make([]socket, s.replicas),
+		dirty: make(chan struct{}, 1), sockets: make([]socket, s.replicas), found: func() {}, watch: !o.noWatch,
 		src: sources{dirs: map[string]bool{}, files: map[string]bool{}},
 	}
 }
 
-// fill makes the slots for the first binary.
+// fill makes the slots for the first binary; without one they wait for it.
 func (u *unit) fill(ctx context.Context, binary string, changed func()) {
-	u.adopt(ctx, binary)
+	if binary != "" {
+		u.adopt(ctx, binary)
+	}
 	for i := range u.replicas {
 		s := newSlot(u.force, u.program(ctx, i, binary), u.out, changed)
-		s.exclusive = u.exclusive
+		s.exclusive, s.watched = u.exclusive, u.watch
 		u.slots = append(u.slots, s)
 	}
 }
@@ -143,12 +153,18 @@ func (u *unit) made() sources {
 // look finds out what the service is made of; when that can't be told, what was known counts.
 func (u *unit) look(ctx context.Context) {
 	s, err := u.list(ctx)
-	if err != nil || len(s.dirs) == 0 {
+	if ctx.Err() != nil {
 		return
 	}
+	if failed := err != nil || len(s.dirs) == 0; failed && len(u.made().dirs) > 0 {
+		return
+	} else if failed {
+		s = u.guess()
+	}
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.src = s
+	u.mu.Unlock()
+	u.found()
 }
 
 // owns reports whether the service is made of this file.
@@ -163,35 +179,64 @@ func goSource(path string) bool {
 	return strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") && !strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "_")
 }
 
-// due asks for a reload.
-func (u *unit) due(reason string, restart bool) {
+// reload asks for one: because a file of the program has changed, or because the processes have to be started anew.
+func (u *unit) reloads(why due) {
 	u.mu.Lock()
-	if !slices.Contains(u.reasons, reason) {
-		u.reasons = append(u.reasons, reason)
-	}
-	u.restart = u.restart || restart
+	u.due.add(why)
 	u.mu.Unlock()
-	select {
-	case u.dirty <- struct{}{}:
-	default: // it is due already
-	}
+	wake(u.dirty)
 }
 
-// reason says why a reload is due; what was said before is forgotten when that is done.
-func (u *unit) reason() (text string, restart bool) {
+// take is why a reload is due; who does not get to it gives it back.
+func (u *unit) take() due {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	text = strings.Join(u.reasons, ", ")
-	if n := len(u.reasons); n > 3 {
-		text = fmt.Sprintf("%s and %d more", strings.Join(u.reasons[:3], ", "), n-3)
-	}
-	return text, u.restart
+	all := u.due
+	u.due = due{}
+	return all
 }
 
-func (u *unit) settled() {
+// giveBack puts what was taken before what has come since.
+func (u *unit) giveBack(taken due) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.reasons, u.restart = nil, false
+	since := u.due
+	u.due = taken
+	u.due.add(since)
+}
+
+func (d *due) add(more due) {
+	for _, r := range more.reasons {
+		if !slices.Contains(d.reasons, r) {
+			d.reasons = append(d.reasons, r)
+		}
+	}
+	d.changed = d.changed || more.changed
+	d.restart = d.restart || more.restart
+}
+
+// String says why.
+func (d due) String() string {
+	if n := len(d.reasons); n > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(d.reasons[:3], ", "), n-3)
+	}
+	return strings.Join(d.reasons, ", ")
+}
+
+// serves reports whether an instance does.
+func (u *unit) serves() bool {
+	return slices.ContainsFunc(u.slots, func(s *slot) bool { _, ok := s.instance(); return ok })
+}
+
+// meanwhile says what becomes of the service when something new is not to be.
+func (u *unit) meanwhile() string {
+	switch {
+	case u.serves():
+		return "the previous version goes on serving"
+	case u.watch:
+		return "waiting for a save"
+	}
+	return "nothing serves"
 }
 
 // environment is what a process finds: ours, what newsvc dev says, and settings unless the user made them already.

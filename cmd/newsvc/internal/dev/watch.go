@@ -23,20 +23,25 @@ const (
 	settle   = 250 * time.Millisecond // without a further save, until the saves count as one
 	longest  = 2 * time.Second        // after the first of them they count anyway
 	lookEach = time.Second            // without notifications
+	freshFor = 10 * time.Second       // from a new directory to what makes it a service, at most
 )
 
 // watcher tells services of changes of what they are made of. The system's notifications only wake it; what has changed is
 // found by looking at the files, so that a file which was written without a change of its content is no change.
 type watcher struct {
-	units  []*unit
-	out    *output
-	notify func() (*fsnotify.Watcher, error)
+	root    string
+	units   []*unit
+	out     *output
+	notify  func() (*fsnotify.Watcher, error)
+	sources chan struct{}   // told when services are made of other files than before
+	others  func() []string // services that have come into being since the start
 
 	fs     *fsnotify.Watcher // nil: the files are looked at every second
 	armed  map[string]bool   // directories that are watched
 	files  map[string]stamp
 	dirs   map[string]bool // directories that were looked at before
 	first  time.Time       // when the first of the unsettled saves came
+	fresh  time.Time       // until then services may come into being: a directory has
 	absent bool            // a directory that is to be watched is not there
 }
 
@@ -47,9 +52,9 @@ type stamp struct {
 	sum  [sha256.Size]byte
 }
 
-func newWatcher(units []*unit, out *output) *watcher {
+func newWatcher(root string, units []*unit, out *output) *watcher {
 	return &watcher{
-		units: units, out: out, notify: fsnotify.NewWatcher,
+		root: root, units: units, out: out, notify: fsnotify.NewWatcher, others: func() []string { return nil },
 		armed: map[string]bool{}, files: map[string]stamp{}, dirs: map[string]bool{},
 	}
 }
@@ -91,6 +96,9 @@ func (w *watcher) run(ctx context.Context) {
 			if w.fs == nil || w.absent {
 				w.look(ctx)
 			}
+			w.greet()
+		case <-w.sources:
+			w.look(ctx)
 		case <-settled.C:
 			w.first = time.Time{}
 			w.look(ctx)
@@ -130,11 +138,38 @@ func (w *watcher) tell(ctx context.Context, changed []string) {
 			switch {
 			case u.isConfig(path):
 				u.tails.Go(func() { u.configured(ctx, path) })
-			case u.owns(path):
-				u.due(shown(u.root, path), false)
+			case u.isMarker(path) && !missing(path):
+				u.out.say(u.name, shown(u.root, path)+" has changed; what it says of dev takes effect when newsvc dev is started anew")
+			case u.isMarker(path) || u.owns(path):
+				u.reloads(due{reasons: []string{shown(u.root, path)}, changed: true})
 			}
 		}
 	}
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// greet tells of services that have come into being.
+func (w *watcher) greet() {
+	if time.Now().After(w.fresh) {
+		return
+	}
+	for _, name := range w.others() {
+		w.out.say("newsvc", fmt.Sprintf("there is a new service, %s; newsvc dev runs it when it is started anew: Ctrl-C, then newsvc dev", name))
+	}
+}
+
+// above are the directories in which services lie, from the root on.
+func (w *watcher) above(u *unit) []string {
+	var all []string
+	for dir := u.dir; dir != w.root && strings.HasPrefix(dir, w.root); {
+		dir = filepath.Dir(dir)
+		all = append(all, dir)
+	}
+	return all
 }
 
 // shown is a file as people know it.
@@ -164,7 +199,7 @@ func (w *watcher) generate(ctx context.Context, changed []string) []string {
 		switch pe := (*problem.Error)(nil); {
 		case ctx.Err() != nil:
 		case errors.As(err, &pe):
-			w.out.say("newsvc", "generate: "+pe.What+"; the previous version goes on serving")
+			w.out.say("newsvc", "generate: "+pe.What+"; the services go on as they are")
 			for line := range strings.SplitSeq(strings.TrimSpace(pe.At), "\n") {
 				w.out.say("newsvc", "  "+strings.TrimSpace(line))
 			}
@@ -192,6 +227,9 @@ func (w *watcher) wanted() map[string]bool {
 			all[filepath.Dir(path)] = true
 		}
 		all[u.dir] = true
+		for _, dir := range w.above(u) {
+			all[dir] = true
+		}
 		if p, err := generate.Find(u.dir); err == nil {
 			_ = filepath.WalkDir(p.Proto, func(path string, d fs.DirEntry, err error) error {
 				if err == nil && d.IsDir() {
@@ -210,9 +248,10 @@ func (w *watcher) relevant(path string) bool {
 		return true
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() && filepath.Base(path)[0] != '.' {
+		w.fresh = time.Now().Add(freshFor)
 		return true // perhaps of .proto files
 	}
-	return slices.ContainsFunc(w.units, func(u *unit) bool { return u.isConfig(path) || u.owns(path) })
+	return slices.ContainsFunc(w.units, func(u *unit) bool { return u.isConfig(path) || u.isMarker(path) || u.owns(path) })
 }
 
 // scan looks at all files and returns those that differ from what was seen before. A directory that is looked at for the
@@ -222,7 +261,7 @@ func (w *watcher) scan() (changed []string) {
 	for dir := range w.wanted() {
 		entries, err := os.ReadDir(dir)
 		known := w.dirs[dir]
-		w.dirs[dir] = w.dirs[dir] || err == nil
+		w.dirs[dir] = w.dirs[dir] || err == nil || errors.Is(err, fs.ErrNotExist)
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
 			if e.IsDir() || !w.counts(path) {
@@ -247,7 +286,7 @@ func (w *watcher) scan() (changed []string) {
 // counts reports whether a service may be made of the file.
 func (w *watcher) counts(path string) bool {
 	return goSource(path) || filepath.Ext(path) == ".proto" ||
-		slices.ContainsFunc(w.units, func(u *unit) bool { return u.isConfig(path) || u.owns(path) })
+		slices.ContainsFunc(w.units, func(u *unit) bool { return u.isConfig(path) || u.isMarker(path) || u.owns(path) })
 }
 
 // differs notes the state of a file and reports whether it had another one.

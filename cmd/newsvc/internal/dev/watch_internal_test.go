@@ -27,7 +27,7 @@ func watched(t *testing.T) (*unit, *watcher, *bytes.Buffer) {
 	out := &output{w: &text}
 	u := newUnit(context.Background(), service{name: "a", dir: dir, replicas: 1}, &options{root: dir}, nil, out)
 	u.src.dirs[dir] = true
-	return u, newWatcher([]*unit{u}, out), &text
+	return u, newWatcher(dir, []*unit{u}, out), &text
 }
 
 func save(t *testing.T, dir, name, text string) {
@@ -53,9 +53,7 @@ func await(t *testing.T, u *unit) string {
 	defer cancel()
 	select {
 	case <-u.dirty:
-		text, _ := u.reason()
-		u.settled()
-		return text
+		return u.take().String()
 	case <-ctx.Done():
 		t.Fatal("no reload is due")
 		return ""
