@@ -89,8 +89,11 @@ func newLab(t *testing.T) *faulttest.Lab {
 }
 
 // within bounds a test.
+// within is the time that a test has. Building the subject, which takes minutes with an empty cache, is no part of it.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
+	_, err := subject()
+	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
