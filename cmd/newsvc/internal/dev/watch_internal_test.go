@@ -3,9 +3,11 @@ package dev
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -150,5 +152,34 @@ func TestWhatTheCompilerSaysNamesFilesFromTheRoot(t *testing.T) {
 	want := []string{"services/a/internal/x/x.go:3:9: undefined: y", "shared/s.go:1:1: expected 'package'", "/abs/z.go:1:1: z", "no file here"}
 	if got := strings.Split(u.located(text), "\n       "); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Editors write beside a file and rename, or write anew what they have moved away; neither is more than one change.
+func TestSavesOfEditorsAreOneChange(t *testing.T) {
+	t.Parallel()
+	u, w, _ := watched(t)
+	follow(t, w)
+	path := filepath.Join(u.dir, "main.go")
+	for i, rename := range []func(from, to string) error{os.Rename, func(from, to string) error {
+		return errors.Join(os.Rename(to, to+"~"), os.Rename(from, to))
+	}} {
+		for _, name := range []string{".main.go.swp", "4913", "#main.go#", "main.go.new"} {
+			save(t, u.dir, name, "package main // edited "+strconv.Itoa(i))
+		}
+		_ = os.Symlink("nobody@host.1:2", filepath.Join(u.dir, ".#main.go")) // it stays; not every system has links
+		if err := rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+		if reason := await(t, u); reason != "main.go" {
+			t.Errorf("a reload is due because of %q, want main.go", reason)
+		}
+	}
+	if err := os.Remove(filepath.Join(u.dir, ".main.go.swp")); err != nil {
+		t.Fatal(err)
+	}
+	save(t, u.dir, "last.go", "package main")
+	if reason := await(t, u); reason != "last.go" {
+		t.Errorf("a reload is due because of %q, want last.go alone", reason)
 	}
 }
