@@ -133,6 +133,7 @@ and while newsvc dev runs, in another terminal:
   %s
 
 `, res.Name, quoted(res.Dir), test, call)
+	warnOfPath(cmd.Context(), g.progress(cmd))
 	fmt.Fprintln(out, res.Dir)
 	return nil
 }

@@ -89,6 +89,7 @@ func (g *globals) initialized(cmd *cobra.Command, res scaffold.Result, ready boo
   newsvc dev                      # etcd and all services
 
 `, res.Dir, cd)
+		warnOfPath(cmd.Context(), g.progress(cmd))
 	}
 	fmt.Fprintln(out, res.Dir)
 	return nil

@@ -43,7 +43,7 @@ the directory where go install puts commands is not in PATH.`,
 				v.Framework = fw.String()
 			}
 			if bin, ok := doctor.GoBin(cmd.Context(), os.Environ()); !ok {
-				fmt.Fprintf(cmd.ErrOrStderr(), "newsvc: warning: %s, where go install puts commands, is not in PATH\n  fix: %s\n", bin, doctor.AddToPath(bin))
+				warnOfGoBin(cmd.ErrOrStderr(), bin)
 			}
 			out := cmd.OutOrStdout()
 			if g.output == "json" {
