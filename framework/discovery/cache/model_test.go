@@ -44,6 +44,7 @@ type sourceModel struct {
 	loops   loop.Group
 	watches []*loop.Loop // of the cache, by those that come and go
 	next    int          // the number of the next incarnation
+	quick   time.Duration
 
 	mu       sync.Mutex
 	wrong    error
@@ -425,7 +426,7 @@ func (m *sourceModel) guarded(st cache.ServiceState, resting bool) error {
 // finish heals everything and judges what becomes of it.
 func (m *sourceModel) finish() error {
 	m.w.Trouble.Heal()
-	bound := quickBound
+	bound := m.quick
 	if m.w.Trouble.Patient || m.w.Trouble.Rewound {
 		bound = patientBound
 	}
@@ -459,8 +460,13 @@ func (m *sourceModel) finish() error {
 
 // runSource runs one schedule.
 func runSource(ctx context.Context, w model.World, steps model.Schedule) error {
+	return runSourceWithin(ctx, w, steps, quickBound)
+}
+
+// runSourceWithin has its own bound in place of quickBound.
+func runSourceWithin(ctx context.Context, w model.World, steps model.Schedule, quick time.Duration) error {
 	m := &sourceModel{
-		ctx: ctx, w: w, prefix: discovery.ServicePrefix(discovery.DefaultPrefix, modelService),
+		ctx: ctx, w: w, quick: quick, prefix: discovery.ServicePrefix(discovery.DefaultPrefix, modelService),
 		eras: [][]moment{{{0, map[string]string{}, nil}}}, left: map[string]bool{}, gone: map[string]time.Time{}, everGood: map[string]map[string]bool{},
 	}
 	w.Server.Observe(m.observe)
@@ -499,4 +505,20 @@ func TestModelSourceAndCacheSurviveTheirLink(t *testing.T) {
 func TestModelSourceAndCacheSurviveEverything(t *testing.T) {
 	t.Parallel()
 	model.Check(t, sourceKinds(fakeetcd.Kinds()), 15, runSource)
+}
+
+// A list beside the watch that is under way when etcd comes back waits for what the watch tells up to there. What it was told
+// meanwhile was handed on as if etcd were away still, for up to the next question.
+func TestWhatAWatchTellsAgainIsUpToDateAtOnce(t *testing.T) {
+	t.Parallel()
+	model.Repeat(t, 40, model.Schedule{
+		{Wait: time.Second, Kind: "join", N: 3},
+		{Wait: 80 * time.Second, Kind: "reset"},
+		{Wait: 9 * time.Second, Kind: "join", N: 5},
+		{Wait: 100 * time.Millisecond, Kind: "stop"},
+		{Wait: 10 * time.Second, Kind: "storm", N: 1},
+		{Wait: 0, Kind: "slow", N: 1},
+	}, func(ctx context.Context, w model.World, steps model.Schedule) error {
+		return runSourceWithin(ctx, w, steps, 4*time.Second)
+	})
 }

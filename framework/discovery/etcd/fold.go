@@ -316,11 +316,13 @@ func (w *watching) takeBoth(ctx context.Context, l listing) error {
 				return w.takeAll(wr)
 			}
 			changed, err := w.take(wr)
+			if err == nil {
+				w.sign() // first, so that what is published is not said to be stale
+			}
 			w.publish(changed)
 			if err != nil {
 				return err
 			}
-			w.sign()
 		case <-late.C:
 			return nil
 		case <-ctx.Done():
