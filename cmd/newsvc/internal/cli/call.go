@@ -101,7 +101,7 @@ func callArgs(cmd *cobra.Command, args []string) error {
 		p.What = "newsvc call needs a method of " + args[0]
 		p.Fix = "newsvc call " + quote(args[0]) + " Ping"
 	case len(args) > 2:
-		p.What = fmt.Sprintf("newsvc call takes a service and a method, not %d words more: %s", len(args)-2, strings.Join(args[2:], " "))
+		p.What = fmt.Sprintf("newsvc call takes a service and a method, and no more words: %s", strings.Join(args[2:], " "))
 		p.Fix = fmt.Sprintf("newsvc call %s %s -d %s", quote(args[0]), quote(args[1]), quote(args[2]))
 	default:
 		if err := discovery.CheckService(args[0]); err != nil {

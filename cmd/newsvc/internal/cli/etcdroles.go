@@ -47,7 +47,7 @@ etcd.username and etcd.password. Permissions count once authentication is on: et
 			if len(args) == 1 {
 				return nil
 			}
-			return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("one service is to be named, got %q", args), Fix: cmd.CommandPath() + " user-service"}
+			return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("newsvc etcd-roles takes the name of one service, not %d", len(args)), Fix: cmd.CommandPath() + " user-service"}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := names.Parse(args[0])
