@@ -99,8 +99,9 @@ func (m *sourceModel) note(values map[string]string) {
 	for addr, value := range values {
 		inst, err := discovery.Decode(modelService, []byte(value))
 		if err != nil {
-			for inc := range m.everGood[addr] { // hidden behind what can't be read
-				present[inc] = true
+			for inc := range m.everGood[addr] { // hidden behind what can't be read, unless it was gone before
+				_, gone := m.gone[inc]
+				present[inc] = !gone
 			}
 			continue
 		}
