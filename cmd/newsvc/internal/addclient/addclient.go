@@ -110,7 +110,7 @@ func (a *addition) shown(name string) string { return generate.Shown(a.Dir, name
 // write plans a file.
 func (a *addition) write(name string, text []byte, note string) error {
 	if err := a.set.Write(name, text); err != nil {
-		return &problem.Error{What: "cannot write " + a.shown(name), Fix: "make it a file that can be written", Err: err}
+		return generate.Unwritable(a.Dir, name, err)
 	}
 	if note != "" {
 		a.notes[name] = note

@@ -172,6 +172,8 @@ func TestMarksCountAsCommentsOnLinesOfTheirOwn(t *testing.T) {
 		"in a string":      strings.Replace(mainGo, "\t\t// newsvc:clients\n\t\t// newsvc:end\n", "\t}\n}\n\nfunc text() []string {\n\treturn []string{\n\t\t`\n// newsvc:clients\n// newsvc:end\n`,\n", 1),
 		"after code":       strings.Replace(mainGo, "return []fx.Option{\n\t\t// newsvc:clients", "return []fx.Option{ // newsvc:clients", 1),
 		"the wrong order":  strings.Replace(mainGo, "// newsvc:clients\n\t\t// newsvc:end", "// newsvc:end\n\t\t// newsvc:clients", 1),
+		"among statements": strings.Replace(strings.Replace(mainGo, "\t\t// newsvc:clients\n\t\t// newsvc:end\n", "", 1), "\treturn []fx", "\t// newsvc:clients\n\t// newsvc:end\n\treturn []fx", 1),
+		"outside of all":   strings.Replace(mainGo, "\t\t// newsvc:clients\n\t\t// newsvc:end\n", "", 1) + "\n// newsvc:clients\n// newsvc:end\n",
 		"only the end one": strings.Replace(mainGo, "\t\t// newsvc:clients\n", "", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -198,14 +200,19 @@ func TestPolicyIsAComment(t *testing.T) {
 			before + "  retry:\n" + before + "    max_attempts: 4           # of methods without side effects; 1: none is repeated\n"
 	}
 	for name, tc := range map[string]struct{ before, want string }{
-		"at the end":        {"# log:\n#   level: info", "# log:\n#   level: info\n\n# clients:\n" + entry("#   ")},
-		"an empty file":     {"", "\n# clients:\n" + entry("#   ")},
-		"below a comment":   {"# clients:\n#   other:\n#     timeout: \"1s\"\n", "# clients:\n" + entry("#   ") + "#   other:\n#     timeout: \"1s\"\n"},
-		"below clients":     {"clients:\n  defaults:\n    timeout: \"1s\"\nlog:\n  level: info\n", "clients:\n" + entry("  # ") + "  defaults:\n    timeout: \"1s\"\nlog:\n  level: info\n"},
-		"its indentation":   {"clients: # all\n    # first\n    defaults:\n        timeout: \"1s\"\n", "clients: # all\n" + entry("    # ") + "    # first\n    defaults:\n        timeout: \"1s\"\n"},
-		"there already":     {"clients:\n  post:\n    timeout: \"1s\"\n", "clients:\n  post:\n    timeout: \"1s\"\n"},
-		"there, a comment":  {"# clients:\n#   post:\n", "# clients:\n#   post:\n"},
-		"clients on a line": {"clients: {defaults: {timeout: \"1s\"}}\n", "clients: {defaults: {timeout: \"1s\"}}\n\n# clients:\n" + entry("#   ")},
+		"at the end":                        {"# log:\n#   level: info", "# log:\n#   level: info\n\n# clients:\n" + entry("#   ")},
+		"an empty file":                     {"", "\n# clients:\n" + entry("#   ")},
+		"below a comment":                   {"# clients:\n#   other:\n#     timeout: \"1s\"\n", "# clients:\n" + entry("#   ") + "#   other:\n#     timeout: \"1s\"\n"},
+		"below clients":                     {"clients:\n  defaults:\n    timeout: \"1s\"\nlog:\n  level: info\n", "clients:\n" + entry("  # ") + "  defaults:\n    timeout: \"1s\"\nlog:\n  level: info\n"},
+		"its indentation":                   {"clients: # all\n    # first\n    defaults:\n        timeout: \"1s\"\n", "clients: # all\n" + entry("    # ") + "    # first\n    defaults:\n        timeout: \"1s\"\n"},
+		"there already":                     {"clients:\n  post:\n    timeout: \"1s\"\n", "clients:\n  post:\n    timeout: \"1s\"\n"},
+		"there, a comment":                  {"# clients:\n#   post:\n", "# clients:\n#   post:\n"},
+		"of another section":                {"post:\n  x: 1\n# etcd:\n#   post: a\n# clients:\n#   other:\n\n# log:\n#   post: x\n", "post:\n  x: 1\n# etcd:\n#   post: a\n# clients:\n" + entry("#   ") + "#   other:\n\n# log:\n#   post: x\n"},
+		"an anchor":                         {"a: &x {timeout: \"1s\"}\nclients: &c\n  other:\n    <<: *x\nd: *c\n", "a: &x {timeout: \"1s\"}\nclients: &c\n  other:\n    <<: *x\nd: *c\n\n# clients:\n" + entry("#   ")},
+		"there, on a line":                  {"clients: {post: {timeout: \"1s\"}, other: {}}\n", "clients: {post: {timeout: \"1s\"}, other: {}}\n"},
+		"flow below":                        {"clients:\n  {other: {timeout: \"1s\"}}\n", "clients:\n" + entry("  # ") + "  {other: {timeout: \"1s\"}}\n"},
+		"a text that ends as the file does": {"a: |+\n  text\n", "a: |+\n  text\n"},
+		"clients on a line":                 {"clients: {defaults: {timeout: \"1s\"}}\n", "clients: {defaults: {timeout: \"1s\"}}\n\n# clients:\n" + entry("#   ")},
 	} {
 		for _, eol := range []string{"\n", "\r\n"} {
 			t.Run(name+strings.Repeat(" crlf", len(eol)-1), func(t *testing.T) {

@@ -3,7 +3,6 @@ package addclient
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"reflect"
@@ -42,21 +41,47 @@ func (a *addition) editConfig() error {
 	if err := yaml.Unmarshal(text, &before); err != nil {
 		return &problem.Error{What: a.shown(name) + " is no YAML", At: strings.TrimPrefix(err.Error(), "yaml: "), Fix: "mend it, then: newsvc add client " + a.Name, Err: err}
 	}
-	if regexp.MustCompile(`(?m)^[#\s]*` + regexp.QuoteMeta(a.Name) + `:`).Match(text) {
+	if hasPolicy(text, before, a.Name) {
 		return nil
 	}
 	out := withPolicy(text, a.Name)
 	var after any
 	if err := yaml.Unmarshal(out, &after); err != nil || !reflect.DeepEqual(before, after) {
-		return fmt.Errorf("config.yaml would not mean what it meant before; write the policy of %s by hand", a.Name)
+		return nil // the file would not mean what it meant: a comment is not worth that
 	}
 	return a.write(name, out, "the policy of its calls, as a comment")
+}
+
+// hasPolicy says whether clients has an entry for the callee, as a setting or as a comment.
+func hasPolicy(text []byte, parsed any, callee string) bool {
+	if all, ok := parsed.(map[string]any); ok {
+		if clients, ok := all["clients"].(map[string]any); ok {
+			if _, ok := clients[callee]; ok {
+				return true
+			}
+		}
+	}
+	entry := regexp.MustCompile(`^(#[ \t]{2,}|[ \t]+(#[ \t]*)?)` + regexp.QuoteMeta(callee) + `:`)
+	below := false
+	for line := range strings.Lines(string(text)) {
+		switch {
+		case clientsLine.MatchString(line):
+			below = true
+		case topLine.MatchString(line):
+			below = false
+		case below && entry.MatchString(line):
+			return true
+		}
+	}
+	return false
 }
 
 // Lines of a config.yaml where entries of callees begin.
 var (
 	clientsKey      = regexp.MustCompile(`(?m)^clients:[ \t]*(#.*)?\r?\n`)
 	clientsComment  = regexp.MustCompile(`(?m)^# clients:[ \t]*\r?\n`)
+	clientsLine     = regexp.MustCompile(`^(# )?clients:`)
+	topLine         = regexp.MustCompile(`^(# ?)?[^\s#]`)
 	clientsIndented = regexp.MustCompile(`(?m)^clients:[ \t]*(?:#.*)?\r?\n(?:[ \t]*(?:#.*)?\r?\n)*([ \t]+)[^\s#]`)
 )
 

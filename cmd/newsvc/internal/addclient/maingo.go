@@ -52,11 +52,14 @@ func (a *addition) editMain(c *callee) error {
 		if have := s.importName(c.importPath, path.Base(c.importPath)); have != "" {
 			c.alias = have
 		} else {
-			c.alias = s.free(c.alias)
+			c.alias = s.free(c.alias, sources)
 		}
 		app := s.importName(appPackage, "app")
 		line := fmt.Sprintf("%s.Client(%q, %s),", orElse(app, "app"), a.Name, c.constructor())
 		text := s.edited(at, indent+line, map[string]string{c.importPath: c.alias, appPackage: orElse(app, "app")})
+		if _, err := parser.ParseFile(token.NewFileSet(), s.name, text, parser.SkipObjectResolution); err != nil {
+			break // the marks are where no list is
+		}
 		return a.write(s.name, text, line)
 	}
 	a.paste = []string{fmt.Sprintf("%s %q", c.alias, c.importPath), fmt.Sprintf("app.Client(%q, %s),", a.Name, c.constructor())}
@@ -185,9 +188,16 @@ func (s source) importName(importPath, name string) string {
 	return ""
 }
 
-// free returns the name, or one like it that the file does not use yet.
-func (s source) free(name string) string {
+// free returns the name, or one like it that the file does not use yet, and the package does not declare.
+func (s source) free(name string, all []source) string {
 	used := map[string]bool{}
+	for _, other := range all {
+		for _, d := range other.file.Decls {
+			for _, id := range declared(d) {
+				used[id.Name] = true
+			}
+		}
+	}
 	ast.Inspect(s.file, func(n ast.Node) bool {
 		if id, ok := n.(*ast.Ident); ok {
 			used[id.Name] = true
@@ -203,6 +213,27 @@ func (s source) free(name string) string {
 		name = fmt.Sprintf("%s_%d", strings.SplitN(name, "_", 2)[0], n)
 	}
 	return name
+}
+
+// declared are the names of a declaration at the top of a file.
+func declared(d ast.Decl) []*ast.Ident {
+	var out []*ast.Ident
+	switch d := d.(type) {
+	case *ast.FuncDecl:
+		if d.Recv == nil {
+			out = append(out, d.Name)
+		}
+	case *ast.GenDecl:
+		for _, spec := range d.Specs {
+			switch spec := spec.(type) {
+			case *ast.TypeSpec:
+				out = append(out, spec.Name)
+			case *ast.ValueSpec:
+				out = append(out, spec.Names...)
+			}
+		}
+	}
+	return out
 }
 
 // edited returns the text with a line more, and with the imports that it lacks. What else is in the file stays, byte for

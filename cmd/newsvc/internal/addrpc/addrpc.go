@@ -5,6 +5,7 @@ package addrpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -107,13 +108,25 @@ func (a *addition) addToProto(ctx context.Context, compiled *generate.Compiled, 
 	}
 	after, err := a.project.Compile(ctx, a.Dir, map[string][]byte{name: text})
 	if err != nil {
-		return nil, err
+		return nil, a.broken(err)
 	}
 	a.notes[name] = fmt.Sprintf("line %d: %s", line, strings.TrimSuffix(a.line(), ";"))
 	if err := a.set.Write(name, text); err != nil {
-		return nil, &problem.Error{What: "cannot write " + generate.Shown(a.Dir, name), Fix: "make it a file that can be written", Err: err}
+		return nil, generate.Unwritable(a.Dir, name, err)
 	}
 	return after, nil
+}
+
+// broken is what is said of files that compile now and would not with the method: its name is the one of something else.
+func (a *addition) broken(err error) error {
+	var p *problem.Error
+	if !errors.As(err, &p) {
+		return err
+	}
+	return &problem.Error{
+		Exit: problem.Conflict, What: fmt.Sprintf("with a method %s the .proto files would not compile any more; nothing is written", a.Name),
+		At: p.At, Fix: "choose another name for the method", Err: err,
+	}
 }
 
 // line is the method as it is written in the .proto file.

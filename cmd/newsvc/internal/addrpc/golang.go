@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -22,7 +23,9 @@ type implementation struct {
 	typeName, receiver   string
 	stubsName            string // what the file of the type calls the generated code
 	methods, fields      map[string]bool
-	at                   string // file:line of the type
+	inPackage            map[string]bool // identifiers that the package declares
+	inTests              map[string]bool // and those of its tests from outside, or from inside for a type that nobody else can name
+	at                   string          // file:line of the type
 }
 
 func (im implementation) exported() bool { return token.IsExported(im.typeName) }
@@ -39,7 +42,7 @@ func (a *addition) implementation(r resolved) (implementation, error) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && name != root && (strings.HasPrefix(d.Name(), ".") || slices.Contains([]string{"testdata", "vendor", "node_modules"}, d.Name())):
+		case d.IsDir() && name != root && foreign(name):
 			return fs.SkipDir
 		case d.IsDir():
 			more, err := a.inDir(name, r, embedded)
@@ -69,6 +72,16 @@ func (a *addition) implementation(r resolved) (implementation, error) {
 	return implementation{}, p
 }
 
+// foreign says whether Go code in a directory is no part of the module around it.
+func foreign(dir string) bool {
+	base := filepath.Base(dir)
+	if strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_") || slices.Contains([]string{"testdata", "vendor", "node_modules"}, base) {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
+}
+
 // inDir looks at the package in one directory.
 func (a *addition) inDir(dir string, r resolved, embedded string) ([]implementation, error) {
 	names, err := filepath.Glob(filepath.Join(escape(dir), "*.go"))
@@ -76,16 +89,21 @@ func (a *addition) inDir(dir string, r resolved, embedded string) ([]implementat
 		return nil, err
 	}
 	fset := token.NewFileSet()
-	var files []*ast.File
+	var files, tests []*ast.File
 	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, ".pb.go") {
+		if info, err := os.Stat(name); strings.HasSuffix(name, ".pb.go") || err == nil && info.IsDir() {
 			continue
 		}
 		f, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
-		if err != nil {
+		test := strings.HasSuffix(name, "_test.go")
+		if err != nil && (!test || f == nil) { // a broken test keeps nobody from adding a method
 			return nil, &problem.Error{What: generate.Shown(a.Dir, name) + " is no Go code", At: firstLine(err), Fix: "mend it, then: newsvc add rpc " + a.Name, Err: err}
 		}
-		files = append(files, f)
+		if test {
+			tests = append(tests, f)
+		} else {
+			files = append(files, f)
+		}
 	}
 	rel, err := filepath.Rel(a.project.ModuleDir, dir)
 	if err != nil {
@@ -106,11 +124,61 @@ func (a *addition) inDir(dir string, r resolved, embedded string) ([]implementat
 			}
 			if im.readFields(s, local+"."+embedded) {
 				im.readMethods(files)
+				im.readNames(files, tests)
 				found = append(found, im)
 			}
 		}
 	}
-	return found, nil
+	return oncePerType(found), nil
+}
+
+// oncePerType leaves one of several types of a name: only one of them is built, as build constraints decide.
+func oncePerType(all []implementation) []implementation {
+	var out []implementation
+	for _, im := range all {
+		if !slices.ContainsFunc(out, func(o implementation) bool { return o.pkg == im.pkg && o.typeName == im.typeName }) {
+			out = append(out, im)
+		}
+	}
+	return out
+}
+
+// readNames notes what the package and its tests declare: imports and tests need other names.
+func (im *implementation) readNames(files, tests []*ast.File) {
+	im.inPackage, im.inTests = map[string]bool{}, map[string]bool{}
+	for _, f := range slices.Concat(files, tests) {
+		if f.Name.Name == im.pkg {
+			declare(f, im.inPackage)
+		}
+		if (im.outsideTests() && f.Name.Name == im.pkg+"_test") || (!im.outsideTests() && f.Name.Name == im.pkg) {
+			declare(f, im.inTests)
+		}
+	}
+}
+
+// outsideTests says whether tests may lie in a package of their own: there they can name the type.
+func (im implementation) outsideTests() bool { return im.pkg != "main" && im.exported() }
+
+func declare(f *ast.File, into map[string]bool) {
+	for _, d := range f.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Recv == nil {
+				into[d.Name.Name] = true
+			}
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				switch spec := spec.(type) {
+				case *ast.TypeSpec:
+					into[spec.Name.Name] = true
+				case *ast.ValueSpec:
+					for _, n := range spec.Names {
+						into[n.Name] = true
+					}
+				}
+			}
+		}
+	}
 }
 
 // readFields notes the fields and reports whether one of them is the embedded type.
@@ -147,11 +215,7 @@ func (im *implementation) readMethods(files []*ast.File) {
 			if !ok || fn.Recv == nil || len(fn.Recv.List) != 1 {
 				continue
 			}
-			t := fn.Recv.List[0].Type
-			if star, ok := t.(*ast.StarExpr); ok {
-				t = star.X
-			}
-			if id, ok := t.(*ast.Ident); !ok || id.Name != im.typeName {
+			if receiverType(fn) != im.typeName {
 				continue
 			}
 			im.methods[fn.Name.Name] = true
@@ -160,6 +224,21 @@ func (im *implementation) readMethods(files []*ast.File) {
 			}
 		}
 	}
+}
+
+// receiverType is the name of the type that a method belongs to; empty for a generic one.
+func receiverType(fn *ast.FuncDecl) string {
+	if len(fn.Recv.List) != 1 {
+		return ""
+	}
+	t := fn.Recv.List[0].Type
+	if star, ok := t.(*ast.StarExpr); ok {
+		t = star.X
+	}
+	if id, ok := t.(*ast.Ident); ok {
+		return id.Name
+	}
+	return ""
 }
 
 // free refuses a method that could not be written in Go.

@@ -4,13 +4,15 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
+	"go/ast"
 	"go/format"
+	"go/parser"
+	"go/token"
 	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"text/template"
 
 	"google.golang.org/protobuf/compiler/protogen"
@@ -32,10 +34,13 @@ type view struct {
 	Qualifier            string // "user." in a test outside the package
 	Type, Receiver       string
 	Name, File, Base     string
+	Test                 string // name of the test function
 	FromClient           bool
 	FromServer           bool
-	In, Out              string
-	imports              map[string]string // local name by path; empty: its own
+
+	in, out protogen.GoIdent
+	stub    scope // names of packages in the stub
+	test    scope // and in its test
 }
 
 // Unary reports whether neither side streams.
@@ -73,7 +78,7 @@ func (a *addition) addStub(c *generate.Compiled, t target) error {
 			}
 		}
 		if err := a.set.Write(name, text); err != nil {
-			return &problem.Error{What: "cannot write " + generate.Shown(a.Dir, name), Fix: "make the directory writable", Err: err}
+			return generate.Unwritable(a.Dir, name, err)
 		}
 	}
 	a.notes[filepath.Join(im.dir, v.Base+".go")] = "write the method here"
@@ -118,44 +123,116 @@ func newView(a *addition, im implementation, r resolved) view {
 	v := view{
 		Package: im.pkg, TestPackage: im.pkg + "_test", Own: im.importPath, Qualifier: im.pkg + ".",
 		Type: im.typeName, Receiver: im.receiver,
-		Name: m.GoName, Base: snake(m.GoName) + "_rpc",
+		Name: m.GoName, Base: snake(m.GoName) + "_rpc", Test: free("Test"+m.GoName, im.inTests),
 		FromClient: m.Desc.IsStreamingClient(), FromServer: m.Desc.IsStreamingServer(),
-		imports: map[string]string{},
+		in: m.Input.GoIdent, out: m.Output.GoIdent,
 	}
-	if im.pkg == "main" || !im.exported() { // nobody outside can name the type
+	if !im.outsideTests() {
 		v.TestPackage, v.Own, v.Qualifier = im.pkg, "", ""
 	}
+	if otherHas(filepath.Join(im.dir, v.Base+".go"), m.GoName, im.typeName) {
+		v.Base = snake(r.service.GoName) + "_" + v.Base
+	}
 	v.File = a.shownInService(filepath.Join(im.dir, v.Base+".go"))
-	v.In = v.ident(im, r, m.Input.GoIdent)
-	v.Out = v.ident(im, r, m.Output.GoIdent)
+	v.stub, v.test = newScope(im.inPackage), newScope(im.inTests)
+	if v.Own != "" {
+		v.test.used[im.pkg] = true
+	}
+	for _, std := range []string{"context", "os", "strings", "testing", "google.golang.org/grpc", "google.golang.org/grpc/codes", "google.golang.org/grpc/status"} {
+		v.stub.add(std, path.Base(std))
+		v.test.add(std, path.Base(std))
+	}
+	for _, id := range []protogen.GoIdent{v.in, v.out} {
+		name := r.packages[string(id.GoImportPath)]
+		if string(id.GoImportPath) == r.stubs { // the name that the file of the type gives it
+			name = im.stubsName
+		}
+		v.stub.add(string(id.GoImportPath), name)
+		v.test.add(string(id.GoImportPath), name)
+	}
 	return v
 }
 
-// ident writes a message's type, and notes its import. The stubs keep the name that the file of the type gives them.
-func (v view) ident(im implementation, r resolved, id protogen.GoIdent) string {
-	p := string(id.GoImportPath)
-	local := im.stubsName
-	if p != r.stubs {
-		local = r.packages[p]
+// otherHas says whether a file has a method of that name on another type: that of another service with a method so called.
+func otherHas(name, method, typeName string) bool {
+	f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return false
 	}
-	v.imports[p] = local
-	return local + "." + id.GoName
+	return slices.ContainsFunc(f.Decls, func(d ast.Decl) bool {
+		fn, ok := d.(*ast.FuncDecl)
+		return ok && fn.Recv != nil && fn.Name.Name == method && receiverType(fn) != typeName
+	})
+}
+
+// scope gives the packages that a file imports names that it may use: none that the package declares, none twice.
+type scope struct {
+	used  map[string]bool
+	names map[string]string // by import path
+}
+
+func newScope(declared map[string]bool) scope {
+	return scope{maps.Clone(declared), map[string]string{}}
+}
+
+func (s scope) add(importPath, name string) {
+	if s.names[importPath] == "" {
+		s.names[importPath] = free(name, s.used)
+		s.used[s.names[importPath]] = true
+	}
+}
+
+// free is the name, or one like it that is not used.
+func free(name string, used map[string]bool) string {
+	for n, first := 2, name; used[name]; n++ {
+		name = fmt.Sprintf("%s%d", first, n)
+	}
+	return name
+}
+
+func (s scope) line(importPath string) string {
+	if name := s.names[importPath]; name != path.Base(importPath) {
+		return fmt.Sprintf("%s %q", name, importPath)
+	}
+	return fmt.Sprintf("%q", importPath)
+}
+
+// Import is the line that imports a package, in the stub or in its test.
+func (v view) Import(test bool, importPath string) string { return v.scope(test).line(importPath) }
+
+// Pkg is what the stub or its test calls a package.
+func (v view) Pkg(test bool, importPath string) string { return v.scope(test).names[importPath] }
+
+// In and Out are the messages as the stub or its test writes them.
+func (v view) In(test bool) string { return v.ident(test, v.in) }
+
+// Out is the answer, see In.
+func (v view) Out(test bool) string { return v.ident(test, v.out) }
+
+func (v view) scope(test bool) scope {
+	if test {
+		return v.test
+	}
+	return v.stub
+}
+
+func (v view) ident(test bool, id protogen.GoIdent) string {
+	return v.scope(test).names[string(id.GoImportPath)] + "." + id.GoName
 }
 
 // Imports are the lines for the messages: of both in the stub, of requests only in a test of a method that takes one.
 func (v view) Imports(test bool) []string {
+	paths := []string{string(v.in.GoImportPath), string(v.out.GoImportPath)}
+	switch {
+	case test && v.FromClient:
+		return nil
+	case test:
+		paths = paths[:1]
+	}
+	slices.Sort(paths)
 	var lines []string
-	for _, p := range slices.Sorted(maps.Keys(v.imports)) {
-		local := v.imports[p]
-		used := strings.HasPrefix(v.In, local+".")
-		if test && (v.FromClient || !used) {
-			continue
-		}
-		line := fmt.Sprintf("%q", p)
-		if local != path.Base(p) {
-			line = local + " " + line
-		}
-		lines = append(lines, line)
+	for _, p := range slices.Compact(paths) {
+		lines = append(lines, v.Import(test, p))
 	}
 	return lines
 }

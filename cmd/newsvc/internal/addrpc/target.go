@@ -187,7 +187,7 @@ func (a *addition) missingMessages(c *generate.Compiled, t target) ([]string, er
 				At:   generate.Shown(a.Dir, c.Path(file)),
 				Fix:  "choose another name for the method",
 			}
-		case file != t.file.GetName() && !slices.Contains(t.file.GetDependency(), file):
+		case file != t.file.GetName() && !visible(c, t.file)[file]:
 			return nil, &problem.Error{
 				Exit: problem.Conflict,
 				What: fmt.Sprintf("%s needs a message %s, which another file declares", a.Name, name),
@@ -197,6 +197,28 @@ func (a *addition) missingMessages(c *generate.Compiled, t target) ([]string, er
 		}
 	}
 	return missing, nil
+}
+
+// visible are the files that a file imports, with those that they import for others.
+func visible(c *generate.Compiled, file *descriptorpb.FileDescriptorProto) map[string]bool {
+	all := map[string]bool{}
+	queue := slices.Clone(file.GetDependency())
+	for len(queue) > 0 {
+		name := queue[0]
+		queue = queue[1:]
+		if all[name] {
+			continue
+		}
+		all[name] = true
+		for _, f := range c.Request.GetProtoFile() {
+			for _, i := range f.GetPublicDependency() {
+				if f.GetName() == name {
+					queue = append(queue, f.GetDependency()[i])
+				}
+			}
+		}
+	}
+	return all
 }
 
 // declared says which file declares a name in a proto package, and as what.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -246,10 +247,20 @@ func stage(set *changes.Set, outputs []Output, dir string) (theirs []string, err
 			continue
 		}
 		if err := set.Write(f.Path, f.Content); err != nil {
-			return nil, &problem.Error{What: "cannot write " + Shown(dir, f.Path) + ": " + firstLine(err), Fix: "make it a file that can be written", Err: err}
+			return nil, Unwritable(dir, f.Path, err)
 		}
 	}
 	return theirs, nil
+}
+
+// Unwritable says why a file cannot be planned in a set.
+func Unwritable(dir, name string, err error) error {
+	why := firstLine(err)
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		why = p.Err.Error() // the path is told as the user would type it
+	}
+	return &problem.Error{What: "cannot write " + Shown(dir, name) + ": " + why, Fix: "make it a file that can be written, then run it again", Err: err}
 }
 
 // commented says whether a generated file of this kind carries the header: JSON, for one, cannot.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/modfile"
 	"google.golang.org/protobuf/proto"
@@ -209,6 +210,7 @@ func (p *Project) exec(ctx context.Context, pl plugin, req *pluginpb.CodeGenerat
 	cmd := exec.CommandContext(ctx, pl.local[0], pl.local[1:]...)
 	cmd.Dir, cmd.Env = p.Root, append(os.Environ(), "PWD="+p.Root)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(wire), &stdout, &stderr
+	cmd.WaitDelay = time.Second // when it is ended, what it started may still hold its output
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
