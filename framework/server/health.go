@@ -6,6 +6,11 @@ import (
 	"github.com/newsvc/newsvc/framework/readiness"
 )
 
+// Liveness is what the health service is asked for by those who replace processes, such as a liveness probe of Kubernetes.
+// It is SERVING from the moment the server accepts connections until it stops, whatever readiness says: a server that is
+// not ready, or waits for etcd, or drains, is alive. Callers ask for "" or for a service.
+const Liveness = "liveness"
+
 // SetServing says whether the health service may answer SERVING, for the whole server ("") and for each of its
 // services. Without a readiness gate it decides alone and starts as false; with one, both must agree and it starts as
 // true. After [Server.Stop] has begun it changes nothing.

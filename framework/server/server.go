@@ -287,6 +287,7 @@ func (s *Server) buildLocked() (err error) {
 	for name := range offered {
 		s.health.SetServingStatus(name, healthpb.HealthCheckResponse_NOT_SERVING)
 	}
+	s.health.SetServingStatus(Liveness, healthpb.HealthCheckResponse_SERVING)
 	s.healthLocked()
 	return nil
 }

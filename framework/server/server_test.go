@@ -86,6 +86,38 @@ func TestD12HealthFollowsReadiness(t *testing.T) {
 	expect("draining", healthpb.HealthCheckResponse_NOT_SERVING)
 }
 
+// TestLivenessIsNotReadiness holds what liveness probes rely on: nothing but the end of the process ends this answer.
+func TestLivenessIsNotReadiness(t *testing.T) {
+	t.Parallel()
+	gate := readiness.New()
+	t.Cleanup(gate.Close)
+	condition := gate.Condition("callee")
+	gate.Start(t.Context())
+	p := params()
+	p.Readiness = gate
+	s := start(t, p, &echo{})
+	cc := dial(t, s)
+	for _, step := range []struct {
+		when string
+		do   func()
+	}{
+		{"at first", func() {}},
+		{"ready", func() { condition.Set(nil) }},
+		{"readiness lost", func() { condition.Set(errors.New("lost")) }},
+		{"forbidden by hand", func() { s.SetServing(false) }},
+		{"draining", gate.Drain},
+		{"streams told to end", s.BeginDrain},
+	} {
+		step.do()
+		if got := healthOf(t, cc, server.Liveness); got != healthpb.HealthCheckResponse_SERVING {
+			t.Errorf("%s: health of %q = %s, want SERVING", step.when, server.Liveness, got)
+		}
+	}
+	if got := healthOf(t, cc, ""); got != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("health of %q = %s, want NOT_SERVING", "", got)
+	}
+}
+
 func TestHealthGoesDownWithTheStop(t *testing.T) {
 	t.Parallel()
 	s := start(t, params(), &echo{})

@@ -95,11 +95,15 @@ func probes(t *testing.T, c *corev1.Container, grpc bool) {
 	if ready == nil || ready.HTTPGet == nil || ready.HTTPGet.Path != "/readyz" || ready.HTTPGet.Port.StrVal != "admin" {
 		t.Errorf("the readiness probe is %+v, want /readyz of admin", ready)
 	}
-	if live == nil || live.HTTPGet == nil || live.HTTPGet.Path != "/healthz" || live.HTTPGet.Port.StrVal != "admin" {
-		t.Errorf("the liveness probe is %+v, want /healthz of admin", live)
-	}
-	if grpc && (start == nil || start.GRPC == nil || start.GRPC.Port != ports["grpc"] || ports["grpc"] == 0) {
-		t.Errorf("the startup probe is %+v, want gRPC at port %d", start, ports["grpc"])
+	for name, p := range map[string]*corev1.Probe{"startup": start, "liveness": live} {
+		switch {
+		case p == nil:
+			t.Errorf("there is no %s probe", name)
+		case grpc && (p.GRPC == nil || p.GRPC.Port != ports["grpc"] || ports["grpc"] == 0 || p.GRPC.Service == nil || *p.GRPC.Service != "liveness"):
+			t.Errorf("the %s probe is %+v, want gRPC's health of liveness at port %d", name, p, ports["grpc"])
+		case !grpc && (p.HTTPGet == nil || p.HTTPGet.Path != "/healthz" || p.HTTPGet.Port.StrVal != "admin"):
+			t.Errorf("the %s probe is %+v, want /healthz of admin", name, p)
+		}
 	}
 	if ports["admin"] == 0 {
 		t.Errorf("there is no port admin in %v", ports)

@@ -175,6 +175,36 @@ func (f writerFunc) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// TestGoIsRaisedAsTheGoCommandCompares has a go.mod as people write it: for the go command 1.26 is older than 1.26.0, and a
+// module that needs more than it says does not build.
+func TestGoIsRaisedAsTheGoCommandCompares(t *testing.T) {
+	t.Parallel()
+	for given, raised := range map[string]bool{"1.25": true, "1.26": true, "1.26rc1": true, "1.26.0": false, "1.99": false} {
+		cwd := realTemp(t)
+		for name, text := range map[string]string{
+			"go.mod": "module example.com/repo\n\ngo " + given + "\n", "newsvc.yaml": "kind: workspace\n",
+		} {
+			if err := os.WriteFile(filepath.Join(cwd, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		res, err := scaffold.Create(t.Context(), scaffold.Options{Name: "web", Cwd: cwd, NoVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(cwd, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept := strings.Contains(string(text), "\ngo "+given+"\n"); kept == raised {
+			t.Errorf("go %s: raised is %v, want %v\n%.100s", given, !kept, raised, text)
+		}
+		if told := len(res.Raised) == 1 && strings.HasPrefix(res.Raised[0], "go "+given+" -> 1.26."); told != raised {
+			t.Errorf("go %s: %q is said to be raised, want %v", given, res.Raised, raised)
+		}
+	}
+}
+
 // TestSumsOfAWorkspaceAreInOrder completes the go.sum of a repository that has lines of its own.
 func TestSumsOfAWorkspaceAreInOrder(t *testing.T) {
 	t.Parallel()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/scaffold"
 	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/server"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
@@ -60,7 +61,10 @@ type container struct {
 }
 
 type probe struct {
-	GRPC struct{ Port int }
+	GRPC struct {
+		Port    int
+		Service string
+	}
 	HTTP struct {
 		Path string
 		Port string
@@ -115,14 +119,13 @@ func TestManifestFitsTheService(t *testing.T) {
 	if !slices.Equal(conf.Etcd.Endpoints, []string{"etcd:2379"}) {
 		t.Errorf("etcd is at %q", conf.Etcd.Endpoints)
 	}
-	if c.Startup.GRPC.Port != grpc {
-		t.Errorf("the startup probe asks port %d, gRPC is at %d", c.Startup.GRPC.Port, grpc)
+	for name, p := range map[string]probe{"startup": c.Startup, "liveness": c.Liveness} {
+		if p.GRPC.Port != grpc || p.GRPC.Service != server.Liveness {
+			t.Errorf("the %s probe asks %+v, want %q of port %d", name, p.GRPC, server.Liveness, grpc)
+		}
 	}
 	if c.Readiness.HTTP.Path != "/readyz" || c.Readiness.HTTP.Port != "admin" {
 		t.Errorf("the readiness probe asks %+v", c.Readiness.HTTP)
-	}
-	if c.Liveness.HTTP.Path != "/healthz" || c.Liveness.HTTP.Port != "admin" {
-		t.Errorf("the liveness probe asks %+v", c.Liveness.HTTP)
 	}
 	for _, p := range c.Ports {
 		if want := map[string]int{"grpc": grpc, "admin": admin}[p.Name]; p.ContainerPort != want {

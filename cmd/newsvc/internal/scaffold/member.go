@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/version"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -109,6 +110,9 @@ func (o Options) intoWorkspace(p place, s Spec, files []File, res *Result) (*cha
 		if err := set.Write(name, text); err != nil {
 			return nil, err
 		}
+		if update.name == "go.mod" {
+			res.Raised = raised(old, text)
+		}
 		res.Updated = append(res.Updated, update.name)
 	}
 	return set, nil
@@ -127,7 +131,7 @@ func (s Spec) completeMod(text []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mod.Go == nil || semver.Compare("v"+mod.Go.Version, "v"+v.Go) < 0 {
+	if mod.Go == nil || version.Compare("go"+mod.Go.Version, "go"+v.Go) < 0 { // 1.26 is older than 1.26.0
 		if err := mod.AddGoStmt(v.Go); err != nil {
 			return nil, err
 		}
@@ -161,6 +165,32 @@ func (s Spec) completeMod(text []byte) ([]byte, error) {
 	mod.SetRequireSeparateIndirect(mod.Require)
 	mod.Cleanup()
 	return mod.Format()
+}
+
+// raised tells which versions that were in a go.mod are newer now.
+func raised(old, text []byte) []string {
+	before, err := modfile.ParseLax("go.mod", old, nil)
+	if err != nil {
+		return nil
+	}
+	after, err := modfile.ParseLax("go.mod", text, nil)
+	if err != nil {
+		return nil
+	}
+	var list []string
+	if before.Go != nil && before.Go.Version != after.Go.Version {
+		list = append(list, "go "+before.Go.Version+" -> "+after.Go.Version)
+	}
+	now := map[string]string{}
+	for _, r := range after.Require {
+		now[r.Mod.Path] = r.Mod.Version
+	}
+	for _, r := range before.Require {
+		if v := now[r.Mod.Path]; v != r.Mod.Version {
+			list = append(list, r.Mod.Path+" "+r.Mod.Version+" -> "+v)
+		}
+	}
+	return list
 }
 
 // completeSum adds missing lines, where the go command would have them.

@@ -48,6 +48,7 @@ type Result struct {
 	Framework string   `json:"framework"`
 	Files     []string `json:"files"`             // written, relative to Dir; in a workspace, relative to its root
 	Updated   []string `json:"updated,omitempty"` // files of a workspace that had to be changed
+	Raised    []string `json:"raised,omitempty"`  // versions in the go.mod of a workspace that were older than what a service needs
 	Kept      []string `json:"kept,omitempty"`    // conflicts: files that were there and say something else
 	DryRun    bool     `json:"dry_run,omitempty"`
 	Root      string   `json:"-"` // what Files are relative to, as the user would type it
@@ -112,9 +113,16 @@ func (o Options) put(ctx context.Context, p place, spec Spec, files []File, rend
 	if err := apply(); err != nil {
 		return Result{}, &problem.Error{What: fmt.Sprintf("cannot write %s: %v", p.Shown, err), Fix: "make the directory writable, or choose another with -C DIR", Err: err}
 	}
-	o.say("create", "%d files in %s, generated code among them, %d ms", len(files), p.Shown, rendered.Milliseconds())
+	generated := ""
+	if spec.Kind != Gateway {
+		generated = ", generated code among them"
+	}
+	o.say("create", "%d files in %s%s, %d ms", len(files), p.Shown, generated, rendered.Milliseconds())
 	for _, name := range res.Updated {
 		o.say("update", "%s", name)
+	}
+	for _, what := range res.Raised {
+		o.say("raise", "%s, which a service needs", what)
 	}
 	if !o.NoVerify {
 		return res, o.verify(ctx, p, spec.Home() == "")
