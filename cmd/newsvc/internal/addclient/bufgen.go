@@ -1,7 +1,6 @@
 package addclient
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,7 +38,7 @@ func (a *addition) namePackages(p *generate.Project, copies map[string][]byte) e
 		}
 		dir := path.Dir(filepath.ToSlash(rel))
 		m := versionedPackage.FindStringSubmatch(protoPackage(name, copies[name]))
-		if m == nil || !strings.Contains(m[1], "_") || bytes.Contains(out, []byte("path: "+dir)) {
+		if m == nil || !strings.Contains(m[1], "_") || regexp.MustCompile(`(?m)\bpath: *"?`+regexp.QuoteMeta(dir)+`"?\s*(#.*)?$`).Match(out) {
 			continue
 		}
 		goName := strings.ReplaceAll(m[1], "_", "") + m[2]

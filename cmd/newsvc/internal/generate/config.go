@@ -131,6 +131,9 @@ func (r *reader) list(n *yaml.Node, where string, each func(*yaml.Node)) {
 		return
 	}
 	for _, item := range n.Content {
+		if item.Kind == yaml.AliasNode {
+			item = item.Alias
+		}
 		each(item)
 	}
 }

@@ -1,6 +1,7 @@
 package generate_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,6 +51,35 @@ func TestManagedMode(t *testing.T) {
 				t.Errorf("%s lacks %q", tc.file, tc.want)
 			}
 		})
+	}
+}
+
+// TestAnchorsAreFollowed has a buf.gen.yaml with every value behind an anchor, with comments, and with the line ends of
+// Windows.
+func TestAnchorsAreFollowed(t *testing.T) {
+	t.Parallel()
+	text := `version: &v v2 # the only one
+managed:
+  enabled: true
+  disable:
+` + disable + `  override: &rules
+    - &rule {file_option: go_package_prefix, value: example.com/p}
+    - *rule
+x: &opts [&opt paths=source_relative]
+`
+	text = strings.Replace(text, "x: &opts [&opt paths=source_relative]\n", `plugins:
+  - local: &run [&go go, run, "google.golang.org/protobuf/cmd/protoc-gen-go@`+linked+`"]
+    out: &out proto
+    opt: [&opt paths=source_relative]
+  - &second
+    local: [*go, run, "google.golang.org/protobuf/cmd/protoc-gen-go@`+linked+`"]
+    out: second
+    opt: [*opt]
+`, 1)
+	dir := project(t, map[string]string{"go.mod": "module example.com/x\n", "proto/user/v1/service.proto": userProto, "buf.gen.yaml": strings.ReplaceAll(text, "\n", "\r\n")})
+	res, err := generate.Run(t.Context(), generate.Options{Dir: dir})
+	if want := []string{"proto/user/v1/service.pb.go", "second/user/v1/service.pb.go"}; err != nil || !slices.Equal(res.Updated, want) {
+		t.Errorf("Run = %+v, %v; want %q", res, err, want)
 	}
 }
 
