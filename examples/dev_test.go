@@ -9,10 +9,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	reflection "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
 )
 
 // record is .newsvc/dev.json, written down here anew: other tools rely on these very names.
@@ -303,7 +310,7 @@ func TestDevRefusesWhatCannotRun(t *testing.T) {
 		want   []string
 	}{
 		"no service":          {status: 5, want: []string{"no service found", "newsvc create"}},
-		"does not build":      {fill: func(w *workspace) { w.service("broken", 1, broken) }, status: 1, want: []string{"broken does not build", "main.go:3", "undeclared"}},
+		"does not build":      {fill: func(w *workspace) { w.service("broken", 1, broken) }, args: []string{"--no-watch"}, status: 1, want: []string{"broken does not build", "main.go:3", "undeclared"}},
 		"unknown service":     {fill: func(w *workspace) { w.service("plain", 1, serving) }, args: []string{"plan"}, status: 2, want: []string{`"plan"`, "plain"}},
 		"replicas of unknown": {fill: func(w *workspace) { w.service("plain", 1, serving) }, args: []string{"--replicas", "plan=2"}, status: 2, want: []string{`"plan"`, "plain"}},
 		"replicas no number":  {fill: func(w *workspace) { w.service("plain", 1, serving) }, args: []string{"--replicas", "plain=two"}, status: 2, want: []string{"plain=two", "--replicas plain=3"}},
@@ -398,6 +405,69 @@ func TestDevStartsAnEtcdOfItsOwnWhichKeepsNothingOfTheLastRun(t *testing.T) {
 	w.stopped(ctx, second, r)
 	if answers(ctx, r.Etcd.Endpoints[0]) {
 		t.Errorf("somebody still listens on %s", r.Etcd.Endpoints[0])
+	}
+}
+
+// reflected are the services that somebody offers by reflection.
+func reflected(ctx context.Context, t *testing.T, addr string) ([]string, error) {
+	t.Helper()
+	cc, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	stream, err := reflection.NewServerReflectionClient(cc).ServerReflectionInfo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_ = stream.Send(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_ListServices{}}) // Recv says why not
+	res, err := stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range res.GetListServicesResponse().GetService() {
+		names = append(names, s.GetName())
+	}
+	return names, nil
+}
+
+// One and the same program shows its contract to a developer, and to nobody else.
+func TestReflectionIsOnUnderDevAlone(t *testing.T) {
+	t.Parallel()
+	for name, listen := range map[string]string{"IPv4": "127.0.0.1:0", "IPv6": "[::1]:0"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := within(t, 60*time.Second)
+			var lc net.ListenConfig
+			probe, err := lc.Listen(ctx, "tcp", listen)
+			if err != nil {
+				t.Skipf("this machine has no %s: %v", name, err)
+			}
+			_ = probe.Close()
+			w := newWorkspace(t)
+			w.example(userService)
+			env := append(w.alone(), "USER_SERVICE__SERVER__LISTEN="+listen)
+			p := launch(t, command{binary: binary("newsvc"), dir: w.root, env: env, args: []string{"dev", "--etcd", startEtcd(t)[0], "--replicas", userService + "=1"}})
+			r := w.record(ctx, p, instances(map[string]int{userService: 1}))
+			addr := r.children()[0].GRPC
+			if names, err := reflected(ctx, t, addr); err != nil || !slices.Contains(names, "user.v1.UserService") {
+				t.Errorf("under newsvc dev reflection says %q, %v", names, err)
+			}
+			line := "grpcurl -plaintext " + addr + " list\n"
+			if name == "IPv6" {
+				line = "grpcurl -plaintext '" + addr + "' list\n"
+			}
+			eventually(ctx, t, text("newsvc dev does not print %q", line), func() bool { return strings.Contains(p.out.String(), line) })
+			w.stopped(ctx, p, r)
+
+			outside := launch(t, command{binary: filepath.Join(w.root, ".newsvc", "bin", userService+"-1"), dir: filepath.Join(w.root, userService), env: []string{
+				"USER_SERVICE__SERVER__LISTEN=" + listen, "USER_SERVICE__ADMIN__LISTEN=127.0.0.1:0", "USER_SERVICE__REGISTRATION__ENABLED=false",
+			}})
+			if names, err := reflected(ctx, t, outside.awaitReady(ctx).GRPC); status.Code(err) != codes.Unimplemented {
+				t.Errorf("outside of newsvc dev reflection says %q, %v; want Unimplemented", names, err)
+			}
+		})
 	}
 }
 

@@ -108,6 +108,7 @@ type load struct {
 	all   sync.WaitGroup
 
 	calls, streams atomic.Int64
+	commands       atomic.Int64
 	serial         atomic.Int64
 
 	mu     sync.Mutex
@@ -134,6 +135,26 @@ func begin(ctx context.Context, t *testing.T, endpoints []string, base string) *
 	t.Cleanup(l.stop)
 	eventually(ctx, t, "all callers call", func() bool { return l.calls.Load() > 50 && l.streams.Load() >= 2 })
 	return l
+}
+
+// look has people list and call the service, one command after the other, until stop: each finds two instances at least.
+func (l *load) look(ctx context.Context, p *place) {
+	l.all.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			args := []string{"ls", userService, "-o", "json"}
+			if i%4 == 3 { // a process of its own is dear
+				args = []string{"call", userService, "GetUser", "-d", fmt.Sprintf(`{"id":%q}`, l.id)}
+			}
+			out, err := p.command(context.Background(), args...).CombinedOutput()
+			switch {
+			case err != nil:
+				l.fail(fmt.Errorf("newsvc %v: %w: %s", args, err, out))
+			case args[0] == "ls" && strings.Count(string(out), `"address"`) < 2:
+				l.fail(fmt.Errorf("newsvc ls says %s", out))
+			}
+			l.commands.Add(1)
+		}
+	})
 }
 
 func (l *load) stop() {
@@ -314,6 +335,9 @@ func TestReloadUnderLoad(t *testing.T) {
 	rec := r.complete(ctx)
 	edge := rec.Services["gateway"].Instances[0].HTTP
 	l := begin(ctx, t, rec.Etcd.Endpoints, "http://"+edge)
+	looking, enough := context.WithCancel(ctx)
+	defer enough()
+	l.look(looking, p)
 	all := saves()
 	if os.Getenv("NEWSVC_TEST_CLI") != "1" {
 		all = slices.Concat(all[:4], all[5:6])
@@ -343,12 +367,13 @@ func TestReloadUnderLoad(t *testing.T) {
 			return len(pids(now, service)) == len(pids(before, service)) && !slices.ContainsFunc(pids(now, service), func(pid int) bool { return slices.Contains(pids(before, service), pid) })
 		})
 	}
+	enough()
 	l.stop()
 	if now := r.complete(ctx).Services["gateway"].Instances[0].HTTP; now != edge {
 		t.Errorf("the gateway is at %s and was at %s", now, edge)
 	}
 	slices.Sort(late)
-	t.Logf("%d calls and %d subscriptions through %d saves; a new version answered after its build time and %v", l.calls.Load(), l.streams.Load(), len(all), late)
+	t.Logf("%d calls, %d subscriptions and %d commands through %d saves; a new version answered after its build time and %v", l.calls.Load(), l.streams.Load(), l.commands.Load(), len(all), late)
 	if len(l.failed) > 0 {
 		t.Errorf("%d failed:\n%s", len(l.failed), strings.Join(l.failed[:min(20, len(l.failed))], "\n"))
 	}

@@ -201,7 +201,7 @@ func (w *watcher) generate(ctx context.Context, changed []string) []string {
 		case errors.As(err, &pe):
 			w.out.say("newsvc", "generate: "+pe.What+"; the services go on as they are")
 			for line := range strings.SplitSeq(strings.TrimSpace(pe.At), "\n") {
-				w.out.say("newsvc", "  "+strings.TrimSpace(line))
+				w.out.say("newsvc", "  "+opened(w.root, p.Root, strings.TrimSpace(line)))
 			}
 		case err != nil:
 			w.out.say("newsvc", "generate: "+err.Error())
@@ -213,6 +213,15 @@ func (w *watcher) generate(ctx context.Context, changed []string) []string {
 		return nil
 	}
 	return w.scan()
+}
+
+// opened is a line that begins with the name of a file below dir, with a name that can be opened from root.
+func opened(root, dir, line string) string {
+	file, _, ok := strings.Cut(line, ":")
+	if _, err := os.Stat(filepath.Join(dir, file)); !ok || err != nil || filepath.IsAbs(file) {
+		return line
+	}
+	return shown(root, filepath.Join(dir, file)) + line[len(file):]
 }
 
 // wanted are the directories that matter now.
