@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -39,9 +40,10 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root := newRoot(args)
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	out := &result{w: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := explain(root.ExecuteContext(ctx), out.err)
 	var signal InterruptedError
 	if err != nil && errors.As(context.Cause(ctx), &signal) && errors.Is(err, context.Canceled) {
 		err = signal
@@ -52,6 +54,44 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		problem.Print(stderr, err)
 	}
 	return problem.Code(err)
+}
+
+// result is stdout. It remembers that something could not be written: a result that got lost is no success, and most of
+// what prints does not look.
+type result struct {
+	w   io.Writer
+	err error
+}
+
+// Write passes on what is printed.
+func (r *result) Write(p []byte) (int, error) {
+	n, err := r.w.Write(p)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return n, err
+}
+
+// explain says in our words what the system says of a command's surroundings. lost is why stdout could not be written.
+func explain(err, lost error) error {
+	var call *os.SyscallError
+	var p *problem.Error
+	switch {
+	case lost != nil && (err == nil || err.Error() == "" || errors.Is(err, lost)):
+		return &problem.Error{What: "the result cannot be written to stdout: " + reasonOf(lost), Fix: "write it elsewhere: newsvc ... >FILE", Err: lost}
+	case errors.As(err, &call) && call.Syscall == "getwd" && !errors.As(err, &p):
+		return &problem.Error{Exit: problem.Environment, What: "the current directory is gone: " + reasonOf(call), Fix: "cd ~", Err: err}
+	}
+	return err
+}
+
+// reasonOf is what the system said, without the call that it said it to.
+func reasonOf(err error) string {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return no.Error()
+	}
+	return err.Error()
 }
 
 // globals are the flags that every command has.
@@ -124,7 +164,11 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 // enterDir makes the directory of -C the current one, so that it holds for whatever a command starts too.
 func (g *globals) enterDir() error {
 	if err := os.Chdir(g.dir); err != nil {
-		return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("-C %q is not a directory to work in", g.dir), Fix: "mkdir -p " + g.dir, Err: err}
+		p := &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("-C %q is not a directory to work in", g.dir), Fix: "mkdir -p " + quote(g.dir), Err: err}
+		if info, err := os.Stat(g.dir); g.dir == "" || err == nil && !info.IsDir() {
+			p.Fix = g.instead(g.dir, filepath.Dir(g.dir)) // of "" that is here
+		}
+		return p
 	}
 	return nil
 }

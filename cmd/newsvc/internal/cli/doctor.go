@@ -45,7 +45,7 @@ The exit code is 4 when there is a finding, problem or warning; checks that cann
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := os.Getwd()
 			if err != nil {
-				return &problem.Error{Exit: problem.Environment, What: "the current directory cannot be read: " + err.Error(), Fix: "cd ~", Err: err}
+				return err
 			}
 			report, err := doctor.Run(cmd.Context(), doctor.Options{
 				Dir: dir, Environ: os.Environ(), Build: buildinfo.Read(),

@@ -54,6 +54,9 @@ first service needs something of it.`,
 }
 
 func oneDir(_ *cobra.Command, args []string) error {
+	if len(args) == 1 && args[0] == "" { // an unset variable of a script, mostly
+		return &problem.Error{Exit: problem.Usage, What: `"" is not a directory`, Fix: "newsvc init .      (here), or newsvc init NAME"}
+	}
 	if len(args) <= 1 {
 		return nil
 	}

@@ -51,7 +51,11 @@ func (g *globals) noCommand(cmd *cobra.Command, args []string) error {
 		p.Fix = cmd.CommandPath() + " --help"
 	}
 	meant := g.meant(cmd, args[0])
+	dashes := slices.Index(g.args, "--")
 	switch {
+	case dashes >= 0 && meant != nil && meant.Name() == args[0]: // what follows "--" is never a command
+		p.What = fmt.Sprintf("%q stands behind \"--\", where it is no command", args[0])
+		p.Fix = g.without(dashes)
 	case args[0] == "run" && !cmd.HasParent():
 		p.Fix = "newsvc dev      or, for one plain process: go run ."
 	case meant == nil:
@@ -103,6 +107,15 @@ func (g *globals) instead(wrong, right string) string {
 	return strings.Join(line, " ")
 }
 
+// without is the command line without one word, to paste.
+func (g *globals) without(at int) string {
+	line := []string{"newsvc"}
+	for _, arg := range slices.Delete(slices.Clone(g.args), at, at+1) {
+		line = append(line, quote(arg))
+	}
+	return strings.Join(line, " ")
+}
+
 // quote writes an argument so that a shell reads it as one.
 func quote(arg string) string {
 	special := func(r rune) bool {
@@ -125,6 +138,9 @@ func (g *globals) flagError(cmd *cobra.Command, err error) error {
 	switch {
 	case errors.As(err, &unknown):
 		if word := g.firstWord(); word != "" && cmd.HasSubCommands() && !cmd.HasParent() {
+			if of, _, err := cmd.Find([]string{word}); err == nil && of != cmd {
+				return g.tooEarly(cmd, of, givenFlag(unknown))
+			}
 			return g.noCommand(cmd, []string{word}) // a flag of a command that there is not
 		}
 		given := givenFlag(unknown)
@@ -139,6 +155,28 @@ func (g *globals) flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &invalid):
 		p.What = fmt.Sprintf("--%s %q: %v", invalid.GetFlag().Name, invalid.GetValue(), reason(invalid))
 	}
+	return p
+}
+
+// tooEarly answers a flag that stands before the command it may belong to.
+func (g *globals) tooEarly(cmd, of *cobra.Command, given string) error {
+	p := &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("%q is not a flag of %s", given, cmd.CommandPath()), Fix: of.CommandPath() + " --help"}
+	of.InitDefaultHelpFlag()
+	name := strings.TrimLeft(given, "-")
+	if of.Flags().Lookup(name) == nil || !strings.HasPrefix(given, "--") {
+		return p
+	}
+	p.What += fmt.Sprintf("; of %s it is, and stands behind it", of.CommandPath())
+	line := []string{"newsvc"}
+	var moved []string
+	for _, arg := range g.args {
+		if arg == given || strings.HasPrefix(arg, given+"=") {
+			moved = append(moved, quote(arg))
+			continue
+		}
+		line = append(line, quote(arg))
+	}
+	p.Fix = strings.Join(append(line, moved...), " ")
 	return p
 }
 

@@ -177,6 +177,9 @@ func sameDir(a, b string) bool {
 
 func (x *examination) goBin(ctx context.Context) []Finding {
 	dir, ok := GoBin(ctx, x.Environ)
+	if dir == "" { // the go command finds no place for its cache either
+		return []Finding{{Level: Fail, What: "neither HOME nor GOPATH is set, so the go command cannot build or install anything", Fix: `export HOME="$(eval echo ~$(id -un))"`}}
+	}
 	if ok {
 		return one(OK, "%s, where go install puts commands, is in PATH", dir)
 	}
