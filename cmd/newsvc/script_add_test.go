@@ -16,7 +16,7 @@ import (
 )
 
 // kept notes what is in a directory, and fails when there is a note already and something changed since: a file's
-// content, its mode, its name.
+// content, its mode, its name, the time it was written.
 func kept(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: kept NOTE DIR")
@@ -51,7 +51,7 @@ func listing(dir string) (string, error) {
 			return nil
 		}
 		text, err := os.ReadFile(name)
-		fmt.Fprintf(&b, "%v %s %x\n", info.Mode(), rel, sha256.Sum256(text))
+		fmt.Fprintf(&b, "%v %s %x %v\n", info.Mode(), rel, sha256.Sum256(text), info.ModTime())
 		return err
 	})
 	return b.String(), err
