@@ -41,16 +41,6 @@ func TestTheServiceIsRegisteredAndAnswersByName(t *testing.T) {
 	}
 }
 
-func TestTheServiceWorksOnARealEtcd(t *testing.T) {
-	t.Parallel()
-	apps, users := start(t, apptest.WithEtcd())
-	create(t, users, "ada@example.com")
-	apps.Stop("user-service")
-	if left := apps.Registered("user-service"); len(left) > 0 {
-		t.Errorf("registered after the stop: %v", left)
-	}
-}
-
 func TestRequestsAreValidatedBeforeTheHandler(t *testing.T) {
 	t.Parallel()
 	_, users := start(t)

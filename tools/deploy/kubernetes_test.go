@@ -55,7 +55,7 @@ func pod(t *testing.T, p project) (*appsv1.Deployment, *corev1.PodSpec, *corev1.
 
 func TestManifestIsWhatKubernetesReads(t *testing.T) {
 	t.Parallel()
-	for _, kind := range kinds() {
+	for _, kind := range shipped() {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			p := create(t, kind)
@@ -65,7 +65,7 @@ func TestManifestIsWhatKubernetesReads(t *testing.T) {
 					t.Errorf("the selector wants %s=%s, the pods have %v", k, v, d.Spec.Template.Labels)
 				}
 			}
-			if len(d.Spec.Selector.MatchLabels) == 0 || d.Name != "blogger-user" {
+			if len(d.Spec.Selector.MatchLabels) == 0 || d.Name != p.name() {
 				t.Errorf("deployment %q selects %v", d.Name, d.Spec.Selector.MatchLabels)
 			}
 			if spec.EnableServiceLinks == nil || *spec.EnableServiceLinks {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,7 +14,7 @@ import (
 
 var (
 	root string // of the framework's repository
-	bin  string // holds newsvc and buf, as users install them
+	bin  string // holds newsvc, buf, etcd and etcdctl, as users install them
 )
 
 func TestMain(m *testing.M) {
@@ -37,6 +38,8 @@ func run(m *testing.M) (int, error) {
 	for _, args := range [][]string{
 		{"build", "-o", filepath.Join(bin, "newsvc"), "./cmd/newsvc"},
 		{"build", "-modfile=tools/buf/go.mod", "-o", filepath.Join(bin, "buf"), "github.com/bufbuild/buf/cmd/buf"},
+		{"build", "-modfile=tools/etcd/go.mod", "-o", filepath.Join(bin, "etcd"), "go.etcd.io/etcd/server/v3"},
+		{"build", "-modfile=tools/etcd/go.mod", "-o", filepath.Join(bin, "etcdctl"), "go.etcd.io/etcd/etcdctl/v3"},
 	} {
 		cmd := exec.Command("go", args...)
 		cmd.Dir = root
@@ -56,6 +59,9 @@ type project struct {
 
 func (p project) file(name string) string { return filepath.Join(p.top, p.home, name) }
 
+// name is that of the service.
+func (p project) name() string { return path.Base(path.Join("blogger-user", p.home)) }
+
 // text reads a file of the service.
 func (p project) text(t *testing.T, name string) string {
 	t.Helper()
@@ -69,9 +75,17 @@ func (p project) text(t *testing.T, name string) string {
 // kinds are all the forms in which newsvc writes deployment files.
 func kinds() []string { return []string{"service", "gateway", "member", "gateway member", "example"} }
 
+// shipped are kinds, and the examples of the framework, which somebody deploys first.
+func shipped() []string { return append(kinds(), "examples/user-service", "examples/gateway") }
+
 // create writes a project of a kind below a directory of the test.
 func create(t *testing.T, kind string) project {
 	t.Helper()
+	if strings.HasPrefix(kind, "examples/") {
+		dir := t.TempDir()
+		copyRepository(t, dir)
+		return project{kind, dir, kind}
+	}
 	dir := t.TempDir()
 	kindFlag := []string{"--kind", "service"}
 	if strings.HasPrefix(kind, "gateway") {

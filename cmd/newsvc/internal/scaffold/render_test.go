@@ -191,53 +191,6 @@ func TestFileLists(t *testing.T) {
 	}
 }
 
-// TestExampleHasTheFilesOfAProject compares a created user-service with the one that is shown.
-func TestExampleHasTheFilesOfAProject(t *testing.T) {
-	t.Parallel()
-	var created []string
-	for _, f := range render(t, scaffold.Spec{Name: parse(t, "user-service"), Module: "github.com/newsvc/newsvc", InRepo: true, Framework: scaffold.Framework{Dir: root}}) {
-		created = append(created, f.Path)
-	}
-	// Why the example is without a file, or has it elsewhere.
-	except := map[string]string{
-		".newsvc/.gitignore":           "it is never upgraded: its rendered form would be merged with what it shows",
-		".newsvc/base.txtar":           "as above",
-		".newsvc/template.json":        "as above",
-		"Dockerfile":                   "it shows the code; deployment is shown by what create writes",
-		"deploy/k8s.yaml":              "as above",
-		"README.md":                    "the README of the repository is about it",
-		"e2e_test.go":                  "examples/e2e_test.go starts both examples as processes",
-		"internal/user/config_test.go": "store_test.go and config_test.go beside main.go test the settings",
-		"internal/user/ping.go":        "it has methods of its own",
-		"internal/user/ping_test.go":   "as above",
-	}
-	for _, p := range created {
-		at := filepath.Join(root, "examples", "user-service", p)
-		if strings.HasPrefix(p, "proto/") {
-			at = filepath.Join(root, p)
-		}
-		_, err := os.Stat(at)
-		if proto := strings.HasPrefix(p, "proto/"); proto {
-			// The API has a file for each of its parts.
-			found, globErr := filepath.Glob(filepath.Join(root, filepath.Dir(p), "*"+p[strings.IndexAny(p, "."):]))
-			if globErr == nil && len(found) > 0 {
-				err = nil
-			}
-		}
-		_, excepted := except[p]
-		if err != nil && !excepted {
-			t.Errorf("examples/user-service has no %s, which create writes", p)
-		}
-		if err == nil && excepted {
-			t.Errorf("examples/user-service has %s: take it from the list of exceptions", p)
-		}
-		delete(except, p)
-	}
-	for p := range except {
-		t.Errorf("%s is an exception, but create does not write it", p)
-	}
-}
-
 func TestRenderedTwiceIsTheSame(t *testing.T) {
 	t.Parallel()
 	for kind, spec := range kinds(t) {
