@@ -47,7 +47,7 @@ func (a *addition) editConfig() error {
 	out := withPolicy(text, a.Name)
 	var after any
 	if err := yaml.Unmarshal(out, &after); err != nil || !reflect.DeepEqual(before, after) {
-		return nil // the file would not mean what it meant: a comment is not worth that
+		return nil //nolint:nilerr // the file would not mean what it meant: a comment is not worth that
 	}
 	return a.write(name, out, "the policy of its calls, as a comment")
 }

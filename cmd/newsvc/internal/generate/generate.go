@@ -112,7 +112,7 @@ func (r *Result) list(set *changes.Set, dir string) {
 // Apply writes the set; what goes wrong is a [*problem.Error].
 func Apply(set *changes.Set) error {
 	if err := set.Apply(); err != nil {
-		return &problem.Error{What: "nothing is written: " + firstLine(err), Fix: "make the directory writable, or try again", Err: err}
+		return &problem.Error{What: "nothing is written: " + firstLine(err), Fix: "make the directory writable, or room on its disk, then run it again", Err: err}
 	}
 	return nil
 }
@@ -256,8 +256,7 @@ func stage(set *changes.Set, outputs []Output, dir string) (theirs []string, err
 // Unwritable says why a file cannot be planned in a set.
 func Unwritable(dir, name string, err error) error {
 	why := firstLine(err)
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		why = p.Err.Error() // the path is told as the user would type it
 	}
 	return &problem.Error{What: "cannot write " + Shown(dir, name) + ": " + why, Fix: "make it a file that can be written, then run it again", Err: err}

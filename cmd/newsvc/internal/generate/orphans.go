@@ -66,21 +66,21 @@ func (p *Project) lost(name, source string) bool {
 // generatedFiles returns the names below dir that end in .pb.go, with slashes. dir may be a link: WalkDir does not enter
 // one by itself. What cannot be read was reported by load.
 func generatedFiles(dir string) []string {
-	real, err := filepath.EvalSymlinks(dir)
+	top, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil
 	}
 	var all []string
-	_ = filepath.WalkDir(real, func(name string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(top, func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return nil //nolint:nilerr // see above
-		case d.IsDir() && name != real && strings.HasPrefix(d.Name(), "."):
+		case d.IsDir() && name != top && strings.HasPrefix(d.Name(), "."):
 			return fs.SkipDir
 		case d.IsDir() || !strings.HasSuffix(name, ".pb.go"):
 			return nil
 		}
-		if rel, err := filepath.Rel(real, name); err == nil {
+		if rel, err := filepath.Rel(top, name); err == nil {
 			all = append(all, filepath.ToSlash(rel))
 		}
 		return nil
