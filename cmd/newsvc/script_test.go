@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/zip"
 
@@ -43,8 +44,34 @@ func build() (err error) {
 	if bin, err = os.MkdirTemp("", "newsvc-bin-"); err != nil {
 		return err
 	}
-	if out, err := exec.Command("go", "build", "-o", bin+string(filepath.Separator), ".").CombinedOutput(); err != nil {
+	// Without the stamp of a commit, which says another version after each.
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", bin+string(filepath.Separator), ".").CombinedOutput(); err != nil {
 		return fmt.Errorf("build newsvc: %w\n%s", err, out)
+	}
+	return download()
+}
+
+// download fetches the pinned tools of created projects, which newsvc itself is not built from: scripts have no network.
+func download() error {
+	text, err := os.ReadFile("../../templates/gomod/service.mod")
+	if err != nil {
+		return err
+	}
+	mod, err := modfile.Parse("service.mod", text, nil)
+	if err != nil {
+		return err
+	}
+	for _, tool := range mod.Tool {
+		for _, r := range mod.Require {
+			if tool.Path != r.Mod.Path && !strings.HasPrefix(tool.Path, r.Mod.Path+"/") {
+				continue
+			}
+			get := exec.Command("go", "mod", "download", r.Mod.String())
+			get.Dir = bin // of no module
+			if out, err := get.CombinedOutput(); err != nil {
+				return fmt.Errorf("download %s: %w\n%s", r.Mod, err, out)
+			}
+		}
 	}
 	return nil
 }
