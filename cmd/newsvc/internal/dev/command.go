@@ -55,8 +55,10 @@ When a source file or a .proto is saved, the services made of it are built anew.
 The new process is started beside the old one, which finishes its calls once the
 new one serves and is registered; public HTTP ports are open all the while. A
 build that fails, and a program that exits at its start, leave the old one alone.
-Configuration files are followed by the services themselves; they are restarted
-for the keys that take it.
+A service whose first build fails waits for a save that mends it, while the others
+run; with --no-watch dev ends with exit code 1. Configuration files are followed by
+the services themselves; they are restarted for the keys that take it. A newsvc.yaml
+that is changed or new counts when dev is started anew.
 
 A second newsvc dev of the same user, in another directory, joins the etcd of the
 first, so their services find each other.
@@ -67,7 +69,11 @@ newsvc.yaml can say, below "dev:",
   run: ["docker run ..."]      commands that the service needs: started before it,
                                stopped after it
 
-What runs, and where it listens, is in .newsvc/dev.json once everything serves.`,
+What runs, and where it listens, is in .newsvc/dev.json once everything serves.
+
+Windows has no signal that asks a process to finish and passes on no sockets: there
+processes are ended at once, and a new one serves HTTP at another port. On macOS, the
+BSDs and Windows the services outlive a dev that was killed; stop them by their pid.`,
 		Example: `  newsvc dev
   newsvc dev user-service --replicas user-service=3
   newsvc dev --etcd 10.0.0.5:2379`,
