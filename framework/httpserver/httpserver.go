@@ -50,12 +50,25 @@ func FallbackPort() Option { return optionFunc(func(s *Server) { s.fallback = tr
 // that Close is given.
 func SoftDrain(d time.Duration) Option { return optionFunc(func(s *Server) { s.soft = d }) }
 
+// Observer is told of every request, from the goroutine that handles it.
+type Observer interface {
+	// Begin is called before the handler; End gets back what it returns.
+	Begin() time.Time
+	// End is called after it, with the status of the answer: 500 for a panic, unless the answer had begun, and 101 for a
+	// connection that was taken over. Of a [http.ServeMux] the request has the pattern.
+	End(r *http.Request, status int, begun time.Time)
+}
+
+// Observe has o told of every request.
+func Observe(o Observer) Option { return optionFunc(func(s *Server) { s.observer = o }) }
+
 // Server is one HTTP listener. Its methods may be called from any goroutine.
 type Server struct {
 	config   Config
 	log      *zap.Logger
 	fallback bool
 	soft     time.Duration // negative: half of the budget
+	observer Observer      // nil: nobody is told of requests
 	http     *http.Server
 	cancel   context.CancelCauseFunc // ends the contexts of all requests
 
@@ -89,7 +102,7 @@ func New(cfg Config, h http.Handler, log *zap.Logger, opts ...Option) (*Server, 
 	for _, o := range opts {
 		o.apply(s)
 	}
-	h = s.counted(recovered(h, log, s.yielded.Load))
+	h = s.counted(recovered(h, log, s.yielded.Load, s.observer))
 	if cfg.MaxBodyBytes > 0 {
 		h = http.MaxBytesHandler(h, cfg.MaxBodyBytes) // outermost: it asks net/http's own writer to close the connection
 	}

@@ -2,6 +2,7 @@ package httpserver
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,15 +15,20 @@ import (
 
 // recovered answers 500 for a handler that panics, unless it has begun to answer: then the connection is
 // closed, so that the client does not take half an answer for a whole one. While leaving says so, answers close their
-// connections, too.
-func recovered(h http.Handler, log *zap.Logger, leaving func() bool) http.Handler {
+// connections, too. The observer, if there is one, is told of all requests.
+func recovered(h http.Handler, log *zap.Logger, leaving func() bool, observer Observer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		watched := &watchedWriter{ResponseWriter: w, leaving: leaving}
+		if observer != nil {
+			begun := observer.Begin()
+			defer func() { observer.End(r, cmp.Or(watched.status, http.StatusOK), begun) }()
+		}
 		defer func() {
 			p := recover()
 			if p == nil {
 				return
 			}
+			watched.answers(http.StatusInternalServerError) // unless another one is on its way
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(http.ErrAbortHandler) // net/http's own word for it
 			}
@@ -44,7 +50,11 @@ type watchedWriter struct {
 	http.ResponseWriter
 	leaving func() bool
 	began   bool
+	status  int // of the answer; 0 until it is known
 }
+
+// answers notes the status, of which the first one counts.
+func (w *watchedWriter) answers(status int) { w.status = cmp.Or(w.status, status) }
 
 // Unwrap serves [http.ResponseController].
 func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -59,7 +69,10 @@ func (w *watchedWriter) begin() {
 // WriteHeader begins the answer, unless it is a provisional one.
 func (w *watchedWriter) WriteHeader(code int) {
 	w.begin()
-	w.began = w.began || code >= http.StatusOK || code == http.StatusSwitchingProtocols
+	if code >= http.StatusOK || code == http.StatusSwitchingProtocols {
+		w.began = true
+		w.answers(code)
+	}
 	w.ResponseWriter.WriteHeader(code)
 }
 
@@ -67,6 +80,7 @@ func (w *watchedWriter) WriteHeader(code int) {
 func (w *watchedWriter) Write(b []byte) (int, error) {
 	w.begin()
 	w.began = true
+	w.answers(http.StatusOK)
 	return w.ResponseWriter.Write(b)
 }
 
@@ -74,6 +88,7 @@ func (w *watchedWriter) Write(b []byte) (int, error) {
 func (w *watchedWriter) ReadFrom(r io.Reader) (int64, error) {
 	w.begin()
 	w.began = true
+	w.answers(http.StatusOK)
 	return io.Copy(w.ResponseWriter, r)
 }
 
@@ -81,6 +96,7 @@ func (w *watchedWriter) ReadFrom(r io.Reader) (int64, error) {
 func (w *watchedWriter) Flush() {
 	w.begin()
 	w.began = true
+	w.answers(http.StatusOK)
 	_ = http.NewResponseController(w.ResponseWriter).Flush() // a writer that cannot flush has nothing to flush
 }
 
@@ -91,5 +107,6 @@ func (w *watchedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("taking the connection over: %w", err)
 	}
+	w.answers(http.StatusSwitchingProtocols)
 	return c, rw, nil
 }

@@ -69,6 +69,38 @@ func serveOn(t *testing.T, etcd *devetcd.Server, change func(*stack.Params)) *st
 	return s
 }
 
+// serveHTTPOn serves HTTP, too, of which one request is made.
+func serveHTTPOn(t *testing.T, etcd *devetcd.Server, change func(*stack.Params)) *stack.Stack {
+	t.Helper()
+	p, _, _ := params(t)
+	p.Replace = stack.Replace{}
+	p.Config.Etcd.Endpoints = etcd.Endpoints()
+	p.Config.HTTP.Listen = "127.0.0.1:0"
+	change(&p)
+	s := build(t, p)
+	if err := s.Handle("here", http.NotFoundHandler()); err != nil {
+		t.Fatal(err)
+	}
+	up(t, s)
+	_, addr, _ := s.Addresses()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Close = true
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, res.Body)
+	eventually(t, "the request is counted", func() bool {
+		_, ok := metrics(t, s)["http_server_request_duration_seconds "+service+" GET 404 "]
+		return ok
+	})
+	return s
+}
+
 func callTo(t *testing.T, s *stack.Stack, callee string) error {
 	t.Helper()
 	conn, err := s.Clients().Conn(callee)
@@ -361,7 +393,7 @@ func TestMetricsAreThoseOfTheirPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := serveOn(t, etcd, func(p *stack.Params) {
+	s := serveHTTPOn(t, etcd, func(p *stack.Params) {
 		p.Callees, p.Live = []string{service}, live
 		p.Config.Admin.TLS = selfSigned(t, time.Now().Add(time.Hour))
 		p.Config.Telemetry.Traces.Endpoint = reserved(t)

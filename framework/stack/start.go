@@ -150,6 +150,11 @@ func (s *Stack) serve(ctx context.Context) error {
 			opts = append(opts, httpserver.Inherited(f))
 		}
 	}
+	if requests, err := s.telemetry.Requests(); err != nil {
+		return fmt.Errorf("http: %w", err)
+	} else if requests != nil {
+		opts = append(opts, httpserver.Observe(requests))
+	}
 	h, err := httpserver.New(cfg, s.noted(s.handler), s.log.Named("http"), opts...)
 	if err != nil {
 		return fmt.Errorf("http: %w", err)

@@ -102,13 +102,7 @@ func newInstruments(cfg MetricsConfig, service string) (*calls, *clientInstrumen
 		return newCalls(nil, nil, nil), &clientInstruments{callees: map[string]*calls{}}
 	}
 	histogram := func(name, help, side string, labels ...string) *prometheus.HistogramVec {
-		opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets(), ConstLabels: prometheus.Labels{side: service}}
-		if cfg.NativeHistograms {
-			opts.NativeHistogramBucketFactor = 1.1
-			opts.NativeHistogramMaxBucketNumber = 160
-			opts.NativeHistogramMinResetDuration = time.Hour
-		}
-		return prometheus.NewHistogramVec(opts, labels)
+		return newHistogram(cfg, name, help, prometheus.Labels{side: service}, labels...)
 	}
 	gauge := func(name, help, side string, labels ...string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{side: service}}, labels)
@@ -121,6 +115,16 @@ func newInstruments(cfg MetricsConfig, service string) (*calls, *clientInstrumen
 		inFlight:  gauge("grpc_client_calls_in_flight", "Calls that wait for their end.", labelCaller, labelCallee, labelMethod),
 		callees:   map[string]*calls{},
 	}
+}
+
+func newHistogram(cfg MetricsConfig, name, help string, fixed prometheus.Labels, labels ...string) *prometheus.HistogramVec {
+	opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets(), ConstLabels: fixed}
+	if cfg.NativeHistograms {
+		opts.NativeHistogramBucketFactor = 1.1
+		opts.NativeHistogramMaxBucketNumber = 160
+		opts.NativeHistogramMinResetDuration = time.Hour
+	}
+	return prometheus.NewHistogramVec(opts, labels)
 }
 
 func newCalls(durations *prometheus.HistogramVec, inFlight *prometheus.GaugeVec, extra prometheus.Labels) *calls {

@@ -48,6 +48,7 @@ type Telemetry struct {
 	metrics  bool
 	server   *calls
 	client   *clientInstruments
+	requests *Requests
 	callers  *callers // nil: calls are not counted by who makes them
 	pusher   *pusher  // nil: metrics go nowhere by themselves
 
@@ -90,6 +91,7 @@ func New(ctx context.Context, cfg Config, p Params, opts ...Option) (*Telemetry,
 	}
 	t := &Telemetry{registry: prometheus.NewRegistry(), metrics: cfg.Metrics.Enabled}
 	t.server, t.client = newInstruments(cfg.Metrics, p.Service)
+	t.requests = newRequests(cfg.Metrics, p.Service)
 	if cfg.Metrics.Enabled && cfg.Metrics.Callers {
 		t.callers = newCallers(p.Service)
 	}

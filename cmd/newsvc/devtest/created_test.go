@@ -45,7 +45,7 @@ func (r *running) same(ctx context.Context, before devrecord.Record) {
 
 func TestASavedProtoIsGeneratedFromAndABrokenOneChangesNothing(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 8*time.Minute)
 	r := created(ctx, t)
 	const proto, ping = "blogger-user/proto/blogger_user/v1/service.proto", "blogger-user/internal/bloggeruser/ping.go"
 	const response = "message PingResponse {\n  string message = 1;\n}"
@@ -74,7 +74,7 @@ func TestASavedProtoIsGeneratedFromAndABrokenOneChangesNothing(t *testing.T) {
 
 func TestASavedConfigurationIsTakenOverOrRestartsTheProcess(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 8*time.Minute)
 	r := created(ctx, t)
 	const file = "blogger-user/config.yaml"
 	before := r.complete(ctx)

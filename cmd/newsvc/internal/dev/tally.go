@@ -32,7 +32,7 @@ type tally struct {
 	gone   int
 }
 
-// counts are numbers of calls.
+// counts are numbers of calls; requests of HTTP are calls that were served.
 type counts struct{ made, madeFailed, served, servedFailed float64 }
 
 func newTally(ctx context.Context, u *unit) *tally {
@@ -122,7 +122,7 @@ func (t *tally) calls() string {
 		sum.servedFailed += c.servedFailed - b.servedFailed
 	}
 	if sum.made == 0 && sum.served == 0 {
-		return "" // or nobody counts them, as of HTTP
+		return ""
 	}
 	if sum.made > 0 {
 		return fmt.Sprintf("; %.0f of %.0f calls failed", sum.madeFailed, sum.made)
@@ -172,6 +172,11 @@ func count(r io.Reader, callee string) (counts, error) {
 		case "grpc_server_call_duration_seconds_count":
 			c.served += n
 			if says(labels, "UNKNOWN", "INTERNAL", "DATA_LOSS") { // what was refused is repeated elsewhere
+				c.servedFailed += n
+			}
+		case "http_server_request_duration_seconds_count":
+			c.served += n
+			if strings.Contains(labels, `http_response_status_code="5`) {
 				c.servedFailed += n
 			}
 		}

@@ -137,10 +137,13 @@ grpc_client_call_duration_seconds_count{caller="edge",callee="b",grpc_method="x"
 grpc_client_call_duration_seconds_bucket{caller="edge",callee="a",le="1",grpc_status="UNAVAILABLE"} 2
 grpc_server_call_duration_seconds_count{callee="a",grpc_method="x",grpc_status="INTERNAL"} 1
 grpc_server_call_duration_seconds_count{callee="a",grpc_method="x",grpc_status="UNAVAILABLE"} 5
+http_server_request_duration_seconds_count{callee="a",http_request_method="GET",http_response_status_code="200",http_route="/{id}"} 20
+http_server_request_duration_seconds_count{callee="a",http_request_method="GET",http_response_status_code="504",http_route=""} 3
+http_server_request_duration_seconds_count{callee="b",http_request_method="GET",http_response_status_code="500",http_route=""} 9
 newsvc_build_info{service="a"} 1
 `
 	got, err := count(strings.NewReader(metrics), "a")
-	if want := (counts{made: 16, madeFailed: 2, served: 6, servedFailed: 1}); err != nil || got != want {
+	if want := (counts{made: 16, madeFailed: 2, served: 29, servedFailed: 4}); err != nil || got != want {
 		t.Errorf("count = %+v %v, want %+v", got, err, want)
 	}
 }
