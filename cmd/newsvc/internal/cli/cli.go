@@ -72,6 +72,9 @@ func (r *result) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Unwrap is stdout itself, for what newsvc dev tells as it goes: nobody loses a result when nobody reads that any longer.
+func (r *result) Unwrap() io.Writer { return r.w }
+
 // explain says in our words what the system says of a command's surroundings. lost is why stdout could not be written.
 func explain(err, lost error) error {
 	var call *os.SyscallError

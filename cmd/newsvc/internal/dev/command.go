@@ -9,6 +9,7 @@ package dev
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -86,7 +87,11 @@ BSDs and Windows the services outlive a dev that was killed; stop them by their 
 				return err
 			}
 			o.root, o.services = root, args
-			return o.run(cmd.Context(), &output{w: cmd.OutOrStdout()})
+			w := cmd.OutOrStdout()
+			if result, ok := w.(interface{ Unwrap() io.Writer }); ok { // these lines are no result that could get lost
+				w = result.Unwrap()
+			}
+			return o.run(cmd.Context(), &output{w: w})
 		},
 	}
 	f := cmd.Flags()
