@@ -30,6 +30,7 @@ with a remedy to paste. It changes nothing, asks nothing, and ends after 5 secon
   plugins     the versions of the generators that go.mod and buf.gen.yaml name
   generated   the Go code of the .proto files is up to date
   config      the framework's settings of the service can be read
+  deploy      Kubernetes gives pods longer to end than the service may take
   ports       nothing listens where "go run ." would
   advertise   no instance registers an address that only its own machine can reach
   etcd        it can be reached; where it was looked for

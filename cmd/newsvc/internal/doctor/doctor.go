@@ -97,6 +97,7 @@ func checks() []check {
 		{"plugins", (*examination).plugins},
 		{"generated", (*examination).generated},
 		{"config", (*examination).settings},
+		{"deploy", (*examination).deployed},
 		{"etcd", (*examination).registry},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/framework/config"
 )
@@ -51,6 +52,8 @@ func (x *examination) asFinding(p *problem.Error) Finding {
 	}
 	command, _, _ := strings.Cut(p.Fix, "      ") // what stands behind is for people
 	switch {
+	case p.At == locate.EnvEtcd: // nobody knows what it was meant to be
+		f.Fix = "unset " + locate.EnvEtcd
 	case strings.Contains(p.Fix, "--etcd "): // several to choose from
 		f.Fix = "newsvc doctor " + p.Fix[strings.LastIndex(p.Fix, "--etcd "):]
 	case strings.HasPrefix(p.Fix, "add to "): // what to write, where no line says so
