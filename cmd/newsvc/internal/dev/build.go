@@ -164,7 +164,7 @@ func (u *unit) guess() sources {
 		default:
 			s.dirs[path] = true
 		}
-		return nil
+		return nil //nolint:nilerr // what can't be read is nothing to watch
 	})
 	for dir := u.dir; ; dir = filepath.Dir(dir) {
 		for _, name := range moduleFiles() {

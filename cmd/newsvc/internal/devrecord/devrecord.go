@@ -103,8 +103,8 @@ func (r Record) Alive() bool {
 // writer has died does not count.
 func Here(dir string) (Record, bool, error) {
 	dir, err := filepath.Abs(dir)
-	if real, linkErr := filepath.EvalSymlinks(dir); err == nil && linkErr == nil {
-		dir = real // as roots of records are
+	if resolved, linkErr := filepath.EvalSymlinks(dir); err == nil && linkErr == nil {
+		dir = resolved // as roots of records are
 	}
 	if err != nil {
 		return Record{}, false, err

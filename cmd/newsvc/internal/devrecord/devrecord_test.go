@@ -211,3 +211,22 @@ func TestOneAtATimeHasTheLock(t *testing.T) {
 	}
 	again()
 }
+
+// Who got there by a symbolic link is in the same place.
+func TestARecordIsFoundThroughALink(t *testing.T) {
+	user(t)
+	root, err := filepath.EvalSymlinks(project(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(root, link); err != nil {
+		t.Skipf("no links here: %v", err)
+	}
+	if err := devrecord.New(root).Write(); err != nil { // not complete: it lies in the cache directory alone
+		t.Fatal(err)
+	}
+	if r, ok, err := devrecord.Here(link); err != nil || !ok || r.PID != os.Getpid() {
+		t.Errorf("Here = %+v %v %v", r, ok, err)
+	}
+}
