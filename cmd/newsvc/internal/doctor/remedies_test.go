@@ -154,6 +154,35 @@ tar -cz -C '%s/dist' go`, runtime.GOOS, runtime.GOARCH, old))
 	m.ends(o, "go", "go.mod needs Go 1.99, this is go1.20.14, which cannot fetch another")
 }
 
+func TestRemedyNoHome(t *testing.T) {
+	t.Parallel()
+	m, o := newMachine(t), options(t, "default", "127.0.0.1:1")
+	o.Environ = slices.DeleteFunc(slices.Clone(o.Environ), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains([]string{"HOME", "GOPATH", "GOBIN", "XDG_CONFIG_HOME", "GOENV"}, name)
+	})
+	const says = "neither HOME nor GOPATH is set"
+	f := finding(t, run(t, o), "path")
+	if !strings.HasPrefix(f.What, says) {
+		t.Fatalf("it says %q", f.What)
+	}
+	m.paste(&o, f)
+	for _, after := range run(t, o).Checks {
+		if strings.HasPrefix(after.What, says) {
+			t.Errorf("after %s there is still %+v", f.Fix, after)
+		}
+	}
+	for _, kv := range o.Environ {
+		if home, ok := strings.CutPrefix(kv, "HOME="); ok {
+			if info, err := os.Stat(home); err != nil || !info.IsDir() {
+				t.Errorf("%s: %v", kv, err)
+			}
+			return
+		}
+	}
+	t.Error("HOME is still not set")
+}
+
 func TestRemedyFilesThatDoNotParse(t *testing.T) {
 	t.Parallel()
 	const goMod = "module example.com/x\n\ngo 1.26.0\n"
