@@ -155,7 +155,7 @@ func (o Options) add(to string, files []File, res Result) (Result, error) {
 		o.say("dry run", "%d files in %s, nothing is written", len(res.Files), res.Dir)
 	} else {
 		if err := set.Apply(); err != nil {
-			return Result{}, &problem.Error{What: fmt.Sprintf("cannot write %s: %v", res.Dir, err), Fix: "make the directory writable, or choose another", Err: err}
+			return Result{}, cannotWrite(res.Dir, "choose another", err)
 		}
 		o.say("create", "%d files in %s", len(res.Files), res.Dir)
 	}

@@ -110,8 +110,11 @@ func (o Options) put(ctx context.Context, p place, spec Spec, files []File, rend
 		o.say("dry run", "%d files in %s, nothing is written", len(files), p.Shown)
 		return res, nil
 	}
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
 	if err := apply(); err != nil {
-		return Result{}, &problem.Error{What: fmt.Sprintf("cannot write %s: %v", p.Shown, err), Fix: "make the directory writable, or choose another with -C DIR", Err: err}
+		return Result{}, cannotWrite(p.Shown, "choose another with -C DIR", err)
 	}
 	generated := ""
 	if spec.Kind != Gateway {

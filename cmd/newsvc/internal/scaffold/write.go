@@ -2,13 +2,23 @@ package scaffold
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 )
 
 // write puts all files below dir, or none. They are written to a directory beside it, which is then renamed: beside,
-// because a rename does not cross file systems. Of what was there before, only an empty dir is replaced.
+// because a rename does not cross file systems. Of what was there before, only an empty dir is replaced. Signals that would
+// end the process wait, or what is beside would stay.
 func write(dir string, files []File) (err error) {
+	waiting := make(chan os.Signal, 1)
+	signal.Notify(waiting, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(waiting)
 	parent := filepath.Dir(dir)
 	made, err := makeParents(parent)
 	if err != nil {
@@ -48,6 +58,18 @@ func write(dir string, files []File) (err error) {
 		return err
 	}
 	return os.Rename(temp, dir)
+}
+
+// cannotWrite tells why nothing was written to a directory, and what to do about that.
+func cannotWrite(shown, another string, err error) error {
+	p := &problem.Error{What: fmt.Sprintf("cannot write %s: %v", shown, err), Fix: "make the directory writable, or " + another, Err: err}
+	if at := (*fs.PathError)(nil); errors.As(err, &at) {
+		p.What, p.At = fmt.Sprintf("cannot write %s: %v", shown, at.Err), at.Op+" "+at.Path
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		p.Fix = "make room on the disk, which df shows, or " + another
+	}
+	return p
 }
 
 // makeParents creates parent and returns the topmost directory that was not there; empty when all were.
