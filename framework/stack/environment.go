@@ -19,7 +19,7 @@ type Environment struct {
 	Process Process
 	// Replace puts other parts in the place of the real ones.
 	Replace Replace
-	// Version is the service's own version.
+	// Version is the service's own version: NEWSVC_VERSION, which images set, else what the binary was stamped with.
 	Version string
 	// Log is where the log is written; nil is standard error.
 	Log zapcore.WriteSyncer
@@ -39,7 +39,8 @@ func FromProcess(service string) *Environment {
 		},
 		Introspect: os.Getenv("NEWSVC_INTROSPECT"),
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "(devel)" {
+	env.Version = os.Getenv("NEWSVC_VERSION") // of an image, whose build sees no repository
+	if info, ok := debug.ReadBuildInfo(); ok && env.Version == "" && info.Main.Version != "(devel)" {
 		env.Version = info.Main.Version
 	}
 	return env.Filled()

@@ -162,6 +162,8 @@ func TestImageHoldsWhatTheManifestRuns(t *testing.T) {
 			has("WORKDIR /app")
 			has("COPY --from=build /out/service /app/service")
 			has(`ENTRYPOINT ["/app/service"]`)
+			has("ARG VERSION")
+			has("ENV NEWSVC_VERSION=$VERSION")
 			has("ENV CGO_ENABLED=0 GOCACHE=/cache/build GOMODCACHE=/cache/mod")
 			public := stack.DefaultConfig().Server.Listen
 			if spec.Kind == scaffold.Gateway {
