@@ -20,6 +20,8 @@ func TestAFirstBuildThatFailsWaitsForASave(t *testing.T) {
 	p.service("plain", plain)
 	p.service("typo", wrong, "replicas: 2")
 	r := p.dev(nil, "--etcd", "127.0.0.1:1")
+	r.says(ctx, "> warning: no etcd at 127.0.0.1:1 yet (connection refused); services register when there is one")
+	r.says(ctx, ">   fix: start it, or use the built-in one: newsvc dev --etcd embedded")
 	r.says(ctx, "> typo does not build; waiting for a save")
 	r.says(ctx, ">   typo/main.go:3:15: undefined: undeclared")
 	r.says(ctx, "everything but typo serves")
@@ -74,6 +76,26 @@ func TestWhatMendsAFirstBuildIsNoticed(t *testing.T) {
 			r.says(ctx, "version one")
 			r.complete(ctx)
 		})
+	}
+}
+
+// Shells know a directory by the link that led there; names of files can be opened all the same.
+func TestInADirectoryBehindALink(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 120*time.Second)
+	u := newUser(t)
+	p, links := u.place(), u.place()
+	p.service("plain", wrong)
+	if err := os.Symlink(p.root, links.path("link")); err != nil {
+		t.Fatal(err)
+	}
+	linked := &place{u, links.path("link")}
+	r := linked.dev([]string{"PWD=" + linked.root}, "--etcd", "embedded")
+	r.says(ctx, ">   plain/main.go:3:15: undefined: undeclared")
+	linked.write("plain/main.go", plain)
+	r.says(ctx, "> reload: plain/main.go: built in")
+	if rec := r.complete(ctx); rec.Root != p.root {
+		t.Errorf("the record is of %s, want %s", rec.Root, p.root)
 	}
 }
 

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -24,6 +27,7 @@ const (
 	// ownerPatience is how long an address is waited for: an owner that stops is no owner any more, but its etcd stays until its
 	// services have drained.
 	ownerPatience = 15 * time.Second
+	dialPatience  = 2 * time.Second // for an etcd that was named to take a connection, before it is told that none does
 )
 
 // registry is the etcd in which the services register: one in this process, that of another newsvc dev, or any other.
@@ -39,6 +43,10 @@ type registry struct {
 func (r *registry) open(ctx context.Context) error {
 	if hosts := r.options.etcd; len(hosts) > 0 && !slices.Equal(hosts, []string{embedded}) {
 		r.out.say("etcd", "joining "+strings.Join(hosts, ", "))
+		if err := unanswered(ctx, hosts); err != nil { // it may be about to start
+			r.out.say("etcd", fmt.Sprintf("warning: no etcd at %s yet (%v); services register when there is one", strings.Join(hosts, ", "), err))
+			r.out.say("etcd", "  fix: start it, or use the built-in one: newsvc dev --etcd "+embedded)
+		}
 		return r.write(hosts, 0)
 	}
 	unlock, err := devrecord.Lock(ctx)
@@ -60,6 +68,27 @@ func (r *registry) open(ctx context.Context) error {
 		}
 	}
 	return r.start(ctx, filepath.Join(r.options.root, stateDir, "etcd"), orphaned(live))
+}
+
+// unanswered is why none of the hosts takes a connection; nil when one does.
+func unanswered(ctx context.Context, hosts []string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, dialPatience)
+	defer cancel()
+	for _, host := range hosts {
+		if u, parseErr := url.Parse(host); parseErr == nil && u.Host != "" {
+			host = u.Host
+		}
+		conn, dialErr := new(net.Dialer).DialContext(ctx, "tcp", host)
+		if dialErr == nil {
+			_ = conn.Close()
+			return nil
+		}
+		err = dialErr
+	}
+	if no := syscall.Errno(0); errors.As(err, &no) {
+		return no
+	}
+	return err
 }
 
 // ownersOf are the newsvc dev that have an etcd in their process.
