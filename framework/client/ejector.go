@@ -2,8 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -335,15 +333,10 @@ func outcomeOf(info grpcbalancer.DoneInfo) (ejection.Outcome, codes.Code) {
 
 // Out implements [balancer.Record].
 func (r *ejectorRecord) Out() error {
-	phase, reason, out := r.state.Status(time.Now())
-	if phase == ejection.In {
-		return nil
+	if s := r.state.Standing(); s.Phase != ejection.In {
+		return standing{s, time.Now()}
 	}
-	text := fmt.Sprintf("ejected %v ago: %s", out.Round(100*time.Millisecond), reason.Text)
-	if phase == ejection.Trial {
-		text += "; it answers again and is being tried"
-	}
-	return errors.New(text)
+	return nil
 }
 
 // Leave implements [balancer.Record].

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,40 +23,44 @@ const (
 )
 
 // well asks an ejected instance how it is, and another one right before it: what that takes is what is usual at present,
-// for this caller and on this way. other may be nil.
-func (e *ejector) well(ctx context.Context, i, other *balancer.Instance) bool {
+// for this caller and on this way. other may be nil. The error says why it is not let in.
+func (e *ejector) well(ctx context.Context, i, other *balancer.Instance) error {
 	p := e.policy.Load()
 	usual := askTimeout
 	if other != nil {
-		if took, well := ask(ctx, other, p.health); well {
+		if took, err := ask(ctx, other, p.health); err == nil {
 			usual = max(0, took-e.way(other))
 		}
 	}
 	most := e.way(i) + max(time.Duration(float64(usual)*p.SlowFactor), usual+p.SlowMargin)
+	var took time.Duration
 	for range askTimes {
-		took, well := ask(ctx, i, p.health)
-		if !well || p.SlowFactor == 0 {
-			return well
-		}
-		if took <= most {
-			return true
+		var err error
+		if took, err = ask(ctx, i, p.health); err != nil || p.SlowFactor == 0 || took <= most {
+			return err
 		}
 	}
-	return false
+	return fmt.Errorf("its health service took %v, and more than %v is too slow beside the others",
+		took.Round(time.Microsecond), most.Round(time.Microsecond))
 }
+
+var (
+	errNotConnected = errors.New("it is not connected")
+	errNoSession    = errors.New("its connection takes no calls")
+)
 
 // ask calls the health service of an instance over its own connection. Servers that have none, or want to know first who
 // is asking, are alive too. Where serving is not demanded any answer does.
-func ask(ctx context.Context, i *balancer.Instance, serving bool) (took time.Duration, well bool) {
+func ask(ctx context.Context, i *balancer.Instance, serving bool) (took time.Duration, failure error) {
 	conn := i.Conn()
 	if conn == nil {
-		return 0, false
+		return 0, errNotConnected
 	}
 	way, done := conn.GetOrBuildProducer(wayTo{})
 	defer done()
 	cc, ok := way.(grpc.ClientConnInterface)
 	if !ok {
-		return 0, false
+		return 0, errNoSession
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -64,11 +70,15 @@ func ask(ctx context.Context, i *balancer.Instance, serving bool) (took time.Dur
 	took = time.Since(began)
 	switch status.Code(err) { //nolint:exhaustive // the rest are answers
 	case codes.OK:
-		return took, !serving || answer.GetStatus() == healthpb.HealthCheckResponse_SERVING
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown:
-		return took, false
+		if s := answer.GetStatus(); serving && s != healthpb.HealthCheckResponse_SERVING {
+			return took, fmt.Errorf("its health service says %v", s)
+		}
+	case codes.DeadlineExceeded:
+		return took, fmt.Errorf("its health service did not answer within %v", askTimeout)
+	case codes.Unavailable, codes.Canceled, codes.Internal, codes.Unknown:
+		return took, fmt.Errorf("its health service fails: %v: %s", status.Code(err), status.Convert(err).Message())
 	}
-	return took, true
+	return took, nil
 }
 
 // wayTo is how gRPC hands out a single connection to call on.

@@ -84,9 +84,11 @@ type EndpointState struct {
 	// Share is the part of the calls that it is to have, 0 to 1, by its weight, zone and slow start. One that is READY and
 	// not ejected has none when it is kept in reserve, for callers in its own zone.
 	Share float64 `json:"share"`
-	// Ejected says since when and why an instance that is connected gets no calls, see [EjectionPolicy]; empty for one
-	// that does.
+	// Ejected says how far an instance that gets no calls is on its way back, and why it was ejected, see [EjectionPolicy];
+	// empty for one that gets calls.
 	Ejected string `json:"ejected,omitempty"`
+	// Ejection is the same in parts; nil for one that gets calls.
+	Ejection *EjectionState `json:"ejection,omitempty"`
 }
 
 // Endpoints returns how the connection to each address is doing, ordered by address; nil when the balancer does not tell,
@@ -109,7 +111,7 @@ func (ch *channel) endpoints() []EndpointState {
 			s.Error = plain(e.Err)
 		}
 		if e.Out != nil {
-			s.Ejected = e.Out.Error()
+			s.Ejected, s.Ejection = e.Out.Error(), ejectionOf(e.Out)
 		}
 		out = append(out, s)
 	}

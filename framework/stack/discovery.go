@@ -90,6 +90,13 @@ type instanceView struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	HeldSince   time.Time         `json:"held_since,omitzero"`
 	HeldUntil   time.Time         `json:"held_until,omitzero"`
+
+	// Ejected is where an instance that was taken out of use stands: "sentence", "probing" or "trial".
+	Ejected      string    `json:"ejected,omitempty"`
+	EjectedFor   string    `json:"ejected_for,omitempty"`  // the reason
+	EjectedSince time.Time `json:"ejected_since,omitzero"` // when calls stopped
+	EjectedUntil time.Time `json:"ejected_until,omitzero"` // of a sentence: when it ends and probing begins
+	ProbeError   string    `json:"probe_error,omitempty"`  // how its last health probe since then failed
 }
 
 // sinceNow is the metadata of an instance that serves from now on: a key in etcd does not tell its age, and newsvc ls shows
@@ -270,6 +277,13 @@ func (v *instanceView) hold(h cache.Held, consequence string) {
 		since(h.Since), h.Until.Format(time.TimeOnly), consequence)
 }
 
+// eject notes how far an ejected instance is on its way back; nil is one that is not.
+func (v *instanceView) eject(e *client.EjectionState) {
+	if e != nil {
+		v.Ejected, v.EjectedFor, v.EjectedSince, v.EjectedUntil, v.ProbeError = e.Phase, e.Reason, e.Since, e.Until, e.ProbeError
+	}
+}
+
 // connect notes how the connection is doing, and when that is why the instance is not used. told is how many instances the
 // connection has, chosen whether those are a choice out of more.
 func (v *instanceView) connect(connections map[string]client.EndpointState, told int, chosen bool) {
@@ -286,6 +300,7 @@ func (v *instanceView) connect(connections map[string]client.EndpointState, told
 		v.Connection, v.Error = e.Connectivity, e.Error
 		ready := e.Connectivity == connectivity.Ready.String()
 		v.Used = ready && e.Ejected == "" && e.Share > 0 || e.LastResort
+		v.eject(e.Ejection)
 		switch {
 		case e.Ejected != "":
 			note = "takes no calls: " + e.Ejected

@@ -52,10 +52,17 @@ func TestWhoIsEjectedIsVisible(t *testing.T) {
 	for _, i := range read(t, s).Callees[0].Instances {
 		want := ""
 		if i.Addr == addr {
-			want = "takes no calls: ejected "
+			want = "takes no calls: ejected until " + i.EjectedUntil.Format(time.TimeOnly) + " (in "
 		}
 		if i.Used != (i.Addr != addr) || !strings.HasPrefix(i.Note, want) || want == "" && i.Note != "" {
 			t.Errorf("%+v", i)
 		}
+		if out := i.Addr == addr; out != (i.Ejected == "sentence") || out != strings.Contains(i.EjectedFor, "calls in a row failed") ||
+			out == i.EjectedSince.IsZero() || out && i.EjectedUntil.Sub(i.EjectedSince) < 50*time.Minute {
+			t.Errorf("%+v", i)
+		}
+	}
+	if _, text := look(t, s, "?format=text"); !strings.Contains(text, "takes no calls: ejected until ") {
+		t.Errorf("the page for people:\n%s", text)
 	}
 }

@@ -131,6 +131,10 @@ type page struct {
 		Instances []struct {
 			Addr, State, Connection, Note, Error string
 			Used                                 bool
+			Ejected                              string
+			EjectedFor                           string    `json:"ejected_for"`
+			EjectedSince                         time.Time `json:"ejected_since"`
+			EjectedUntil                         time.Time `json:"ejected_until"`
 		}
 	}
 }

@@ -53,6 +53,9 @@ type pageInstance struct {
 	Error       string    `json:"error"`
 	Incarnation string    `json:"incarnation"`
 	HeldUntil   time.Time `json:"held_until"`
+	Ejected     string    `json:"ejected"`
+	Until       time.Time `json:"ejected_until"`
+	ProbeError  string    `json:"probe_error"`
 }
 
 // of returns what a page says of a callee; nil when its process does not call it.

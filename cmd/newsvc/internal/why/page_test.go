@@ -41,7 +41,6 @@ func TestReasonsOfTheCallerAreShown(t *testing.T) {
 		"vanished 3s ago without draining; held by the guard until 12:00:00": "held by the guard until 12:00:00",
 		"not used: it is draining":                   "NOT USABLE  -  not used: it is draining",
 		"not used: outside the subset of 100":        "not used: outside the subset of 100",
-		"takes no calls: ejected 3s ago: 3 failures": "takes no calls: ejected 3s ago: 3 failures",
 	} {
 		q := w.query(callee)
 		q.Admin = pageOf(t, `{"callee":"blogger-user","connection":{"connectivity":"READY"},"known":true,"revision":7,"watch":{"last_seen":"NOW"},

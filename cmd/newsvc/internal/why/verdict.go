@@ -103,7 +103,7 @@ func (r *Report) unusable(v View) error {
 // remedy is what to do about an instance that is of no use.
 func remedy(i Instance, callee string) string {
 	switch {
-	case strings.Contains(i.Reason, "ejected"):
+	case i.Ejected != "":
 		return "see the log of " + callee + "; it is let in again once it answers its health check"
 	case i.Reach == Frozen && i.PID > 0:
 		return fmt.Sprintf("kill -CONT %d      or restart it", i.PID)

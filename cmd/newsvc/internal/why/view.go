@@ -28,6 +28,7 @@ func view(p answer, q Query, reaches map[string]Reach) View {
 		shown := Instance{
 			Address: i.Addr, Instance: i.Incarnation, State: i.State, Connection: i.Connection, Error: i.Error,
 			Reach: reaches[i.Addr], PID: pidOf(q.Place.Devs, i.Addr),
+			Ejected: i.Ejected, EjectedUntil: i.Until, ProbeError: i.ProbeError, HeldUntil: i.HeldUntil,
 		}
 		shown.judge(i)
 		if shown.Usable {
@@ -67,7 +68,7 @@ func (i *Instance) judge(p pageInstance) {
 		i.Usable = false
 	}
 	switch {
-	case p.Note != "" && strings.Contains(p.Note, "ejected"):
+	case p.Ejected != "":
 	case frozen && i.PID > 0:
 		i.Reason = fmt.Sprintf("%s; pid %d", i.Reach, i.PID)
 	case frozen:

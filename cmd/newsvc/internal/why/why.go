@@ -90,6 +90,13 @@ type Instance struct {
 	Usable     bool   `json:"usable"`
 	// Reason is why it is not used, or what is to be known of it.
 	Reason string `json:"reason,omitempty"`
+	// Ejected is where an instance stands that was taken out of use: "sentence", "probing" or "trial". EjectedUntil is when its
+	// sentence ends, and ProbeError how its last health probe after that failed.
+	Ejected      string    `json:"ejected,omitempty"`
+	EjectedUntil time.Time `json:"ejected_until,omitzero"`
+	ProbeError   string    `json:"probe_error,omitempty"`
+	// HeldUntil is how long the guard keeps an instance that has vanished from etcd.
+	HeldUntil time.Time `json:"held_until,omitzero"`
 	// Error is the connection's last one.
 	Error string `json:"error,omitempty"`
 	// Reach is what this command found at the address.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -264,18 +265,23 @@ func TestCauseEjected(t *testing.T) {
 	w.start(calltest.Service{Name: callee})
 	w.start(calltest.Service{Name: callee})
 	w.start(calltest.Service{Name: callee})
-	sick, _ := w.start(calltest.Service{Name: callee, Sick: true})
+	sick, p := w.start(calltest.Service{Name: callee, Sick: true})
 	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
-	var line string
-	eventually(t, "the sick instance to be ejected", func() bool {
-		text, _ := w.ask(w.query(callee))
-		for l := range strings.Lines(text) {
-			if strings.Contains(l, sick.GRPC) {
-				line = l
+	lineOf := func(pattern string) {
+		like := regexp.MustCompile(`NOT USABLE +READY +takes no calls: ` + pattern)
+		eventually(t, "the sick instance to be "+pattern, func() bool {
+			text, _ := w.ask(w.query(callee))
+			for l := range strings.Lines(text) {
+				if strings.Contains(l, sick.GRPC) && like.MatchString(l) {
+					return true
+				}
 			}
-		}
-		return strings.Contains(line, "NOT USABLE") && strings.Contains(line, "takes no calls: ejected ")
-	})
+			return false
+		})
+	}
+	lineOf(`ejected until \d\d:\d\d:\d\d \(in [0-9.]+m?s\): .*(in a row failed|of its last calls failed)`)
+	freeze(t, p) // so that it is asked after its sentence, and does not answer
+	lineOf(`ejected, being probed: its health service did not answer within 1s \(ejected [0-9.]+m?s ago: `)
 	w.expect(w.query(callee), 0, "sees 4 instances, 3 usable") // which is no error: others take the calls
 }
 

@@ -217,14 +217,16 @@ func (m *Machine) Due(now time.Time) []*Instance {
 	return due
 }
 
-// Probed takes in how an instance that was due has answered. Good means within the usual time and that it serves.
-func (m *Machine) Probed(i *Instance, good bool, now time.Time) {
+// Probed takes in how an instance that was due has answered: nil means within the usual time and that it serves, an error
+// why that is not so.
+func (m *Machine) Probed(i *Instance, failure error, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if Phase(i.phase.Load()) != Probing {
 		return // removed or pardoned meanwhile
 	}
-	if !good {
+	if failure != nil {
+		i.probed = failure.Error()
 		i.phase.Store(int32(Out))
 		i.until = m.at(now) + m.spread(min(probeEvery, m.cfg.Load().BaseTime))
 		return
@@ -270,7 +272,7 @@ func (m *Machine) ejectLocked(i *Instance, r Reason, now time.Duration) {
 	d = m.spread(d)
 	i.times++
 	i.until = now + d
-	i.reason = r
+	i.reason, i.probed = r, ""
 	i.canary = false
 	i.phase.Store(int32(Out))
 	i.reset()

@@ -78,6 +78,7 @@ type Instance struct {
 	until     time.Duration // of a sentence or trial
 	times     int           // ejections without a calm time between them
 	reason    Reason
+	probed    string        // how the last question of this sentence failed; empty before one did
 	canary    bool          // a call tries it, or is about to
 	promised  time.Duration // when a call was about to
 	goods     int           // calls of the trial that went well
@@ -104,15 +105,29 @@ func (i *Instance) Far(way time.Duration) { i.way.Store(int64(way)) }
 // Takes reports whether the instance takes calls like any other. It costs one read.
 func (i *Instance) Takes() bool { return Phase(i.phase.Load()) == In }
 
-// Status is how the instance stands, for people.
-func (i *Instance) Status(now time.Time) (p Phase, r Reason, out time.Duration) {
+// Standing is how an instance stands, for people. All but Phase is empty in phase In.
+type Standing struct {
+	Phase  Phase
+	Reason Reason
+	// Since is when it was ejected, Until when its present sentence ends; what follows that is up to its answers.
+	Since, Until time.Time
+	// Probed is how the last question after its sentence failed; empty until one did.
+	Probed string
+}
+
+// Standing is how the instance stands now.
+func (i *Instance) Standing() Standing {
 	i.m.mu.Lock()
 	defer i.m.mu.Unlock()
-	p = Phase(i.phase.Load())
-	if p == In {
-		return p, Reason{}, 0
+	s := Standing{Phase: Phase(i.phase.Load())}
+	if s.Phase == In {
+		return s
 	}
-	return p, i.reason, i.m.at(now) - i.since
+	s.Reason, s.Since, s.Probed = i.reason, i.m.epoch.Add(i.since), i.probed
+	if s.Phase == Out && s.Probed == "" {
+		s.Until = i.m.epoch.Add(i.until)
+	}
+	return s
 }
 
 // before is why the instance was ejected in the first place.

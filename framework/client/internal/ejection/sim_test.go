@@ -2,6 +2,7 @@ package ejection_test
 
 import (
 	"container/heap"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -14,6 +15,8 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errSick = errors.New("it is sick")
 
 func defaults() ejection.Config {
 	return ejection.Config{
@@ -84,8 +87,11 @@ func newWorld(t *testing.T, cfg ejection.Config, instances int) *world {
 	w.every(100*time.Millisecond, func() {
 		w.changed(w.m.Tick(w.now))
 		for _, i := range w.m.Due(w.now) {
-			good := w.of(i).probe()
-			w.after(5*time.Millisecond, func() { w.m.Probed(i, good, w.now) })
+			var failure error
+			if !w.of(i).probe() {
+				failure = errSick
+			}
+			w.after(5*time.Millisecond, func() { w.m.Probed(i, failure, w.now) })
 		}
 		w.invariants()
 	})
