@@ -21,7 +21,7 @@ import (
 	"github.com/newsvc/newsvc/framework/etcdclient"
 )
 
-// limit is how long all checks together may take.
+// limit is how long all checks together may take, when nothing else is said.
 const limit = 5 * time.Second
 
 // Level is what a check came to.
@@ -68,6 +68,8 @@ type Options struct {
 	Locate func(context.Context) (Registry, error)
 	// Now is the clock of this machine; nil means time.Now.
 	Now func() time.Time
+	// Limit is how long all checks together may take; 0 means 5 s.
+	Limit time.Duration
 }
 
 // examination is one run: the options, with what several checks read.
@@ -102,13 +104,17 @@ func checks() []check {
 	}
 }
 
-// Run looks at everything. The error is about the directory, or about flags of the command line; whatever else is wrong
-// is in the report.
+// Run looks at everything. The error is that of ctx, or about flags of the command line; whatever else is wrong is in the
+// report.
 func Run(ctx context.Context, o Options) (Report, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	if o.Limit == 0 {
+		o.Limit = limit
+	}
+	caller := ctx
+	ctx, cancel := context.WithTimeout(ctx, o.Limit)
 	defer cancel()
 	x := &examination{Options: o}
 	if err := x.prepare(ctx); err != nil {
@@ -130,11 +136,11 @@ func Run(ctx context.Context, o Options) (Report, error) {
 			case found := <-results[i]: // it was told to end too, and may know why
 				r.add(c.name, found)
 			case <-time.NewTimer(200 * time.Millisecond).C:
-				r.add(c.name, []Finding{{Level: Skip, What: fmt.Sprintf("not finished within %v", limit)}})
+				r.add(c.name, []Finding{{Level: Skip, What: fmt.Sprintf("not finished within %v", o.Limit)}})
 			}
 		}
 	}
-	return r, context.Cause(ctx)
+	return r, context.Cause(caller)
 }
 
 // prepare reads what several checks look at.

@@ -186,7 +186,7 @@ func (x *examination) generated(ctx context.Context) []Finding {
 		}
 		return []Finding{f}
 	case ctx.Err() != nil:
-		return one(Skip, "not finished within %v", limit)
+		return one(Skip, "not finished within %v", x.Limit)
 	}
 	return []Finding{{Level: Fail, What: err.Error(), Fix: "newsvc generate"}}
 }

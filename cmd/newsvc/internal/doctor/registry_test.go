@@ -37,7 +37,7 @@ func options(t *testing.T, how string, endpoints ...string) doctor.Options {
 	conf := etcdclient.DefaultConfig()
 	conf.Endpoints = endpoints
 	return doctor.Options{
-		Dir: t.TempDir(), Environ: os.Environ(), Build: buildinfo.Read(),
+		Dir: t.TempDir(), Environ: os.Environ(), Build: buildinfo.Read(), Limit: time.Minute, // of a busy machine
 		Locate: func(context.Context) (doctor.Registry, error) {
 			return doctor.Registry{Etcd: conf, Prefix: prefix, How: how}, nil
 		},
@@ -249,6 +249,25 @@ func TestEtcdThatIsAway(t *testing.T) {
 	}
 }
 
+// TestWhatTakesTooLongIsSkipped: the report is there nevertheless, and says so.
+func TestWhatTakesTooLongIsSkipped(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	o := options(t, "--etcd", l.Addr().String())
+	o.Limit = time.Nanosecond
+	r := run(t, o)
+	if got := level(r, "etcd"); got != doctor.Skip && got != doctor.Fail {
+		t.Errorf("etcd is %q, want skip, or that there was no answer, in %+v", got, r)
+	}
+	if len(r.Checks) < 4 {
+		t.Errorf("the report is %+v", r)
+	}
+}
+
 // TestAnswersInTime has an etcd and an instance that take connections and never say a word.
 func TestAnswersInTime(t *testing.T) {
 	t.Parallel()
@@ -258,7 +277,9 @@ func TestAnswersInTime(t *testing.T) {
 	}
 	defer l.Close()
 	began := time.Now()
-	f := finding(t, run(t, options(t, "--etcd", l.Addr().String())), "etcd")
+	o := options(t, "--etcd", l.Addr().String())
+	o.Limit = 0
+	f := finding(t, run(t, o), "etcd")
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %v; 5s are allowed, and as much again for a busy machine", took)
 	}

@@ -118,7 +118,7 @@ func TestRemedyGoThatIsNotInPath(t *testing.T) {
 	t.Parallel()
 	m, o := newMachine(t), options(t, "default", "127.0.0.1:1")
 	home := filepath.Join(t.TempDir(), "my home")
-	write(t, home, map[string]string{"sdk/.keep": ""})
+	write(t, home, map[string]string{"sdk/.keep": "", ".config/go/telemetry/mode": "off"}) // else the go command goes on writing there
 	out, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
 	if err != nil {
 		t.Fatal(err)
