@@ -18,6 +18,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if image := os.Getenv(contained); image != "" {
+		fmt.Fprintln(os.Stderr, enter(image))
+		os.Exit(1)
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
