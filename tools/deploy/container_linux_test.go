@@ -46,7 +46,7 @@ func TestServiceRunsAsTheManifestHasIt(t *testing.T) {
 	p := create(t, "service")
 	i := build(t, p)
 	base := i.roots[""]
-	for dir := base; dir != filepath.Dir(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
+	for _, dir := range []string{base, filepath.Dir(base)} { // the user of the image has to get there
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}

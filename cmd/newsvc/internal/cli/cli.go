@@ -90,8 +90,7 @@ func explain(err, lost error) error {
 
 // reasonOf is what the system said, without the call that it said it to.
 func reasonOf(err error) string {
-	var no syscall.Errno
-	if errors.As(err, &no) {
+	if no, ok := errors.AsType[syscall.Errno](err); ok {
 		return no.Error()
 	}
 	return err.Error()

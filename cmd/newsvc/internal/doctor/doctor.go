@@ -149,10 +149,8 @@ func (x *examination) prepare(ctx context.Context) error {
 	if p := (*problem.Error)(nil); errors.As(x.whereErr, &p) && p.Exit == problem.Usage && p.At != locate.EnvEtcd {
 		return p // a flag that cannot be used; no machine is at fault
 	}
-	var err error
-	if x.place, err = workspace.Find(x.Dir); err != nil {
-		x.place, x.placeErr = workspace.Place{Dir: x.Dir}, err
-		return nil
+	if x.place, x.placeErr = workspace.Find(x.Dir); x.placeErr != nil {
+		x.place = workspace.Place{Dir: x.Dir}
 	}
 	if x.place.Module != "" {
 		x.gomod, x.goErr = readGoMod(x.place.Root)

@@ -201,11 +201,11 @@ func leases(ctx context.Context, cli *clientv3.Client, r Registry, endpoint stri
 	}
 	fix := fmt.Sprintf("%s lease revoke %x", r.Etcdctl(endpoint), int64(ids[0]))
 	if len(ids) > 1 {
-		list := ""
-		for _, id := range ids {
-			list += fmt.Sprintf(" %x", int64(id))
+		list := make([]string, len(ids))
+		for i, id := range ids {
+			list[i] = fmt.Sprintf("%x", int64(id))
 		}
-		fix = fmt.Sprintf("for id in%s; do %s lease revoke $id; done", list, r.Etcdctl(endpoint))
+		fix = fmt.Sprintf("for id in %s; do %s lease revoke $id; done", strings.Join(list, " "), r.Etcdctl(endpoint))
 	}
 	return []Finding{{
 		Check: "leases", Level: Warn, What: fmt.Sprintf("%s of %d without a key: kept alive, and nobody is announced by it", count(len(ids), "lease"), total),

@@ -122,11 +122,11 @@ func (r Registry) Etcdctl(endpoint string) string {
 	if t.Active() && !strings.Contains(endpoint, "://") {
 		endpoint = "https://" + endpoint
 	}
-	line := "etcdctl --endpoints=" + quote(endpoint)
+	line := []string{"etcdctl", "--endpoints=" + quote(endpoint)}
 	for _, f := range []struct{ flag, value string }{{"cacert", t.CA}, {"cert", t.Cert}, {"key", t.Key}, {"user", r.Etcd.Username}} {
 		if f.value != "" {
-			line += " --" + f.flag + "=" + quote(f.value)
+			line = append(line, "--"+f.flag+"="+quote(f.value))
 		}
 	}
-	return line
+	return strings.Join(line, " ")
 }

@@ -37,8 +37,7 @@ func (x *examination) settings(ctx context.Context) []Finding {
 	c, err := config.LoadOnly(config.Sources{Service: x.place.ServiceName, Environ: x.Environ, Dir: x.place.ServiceDir}, sections(), known...)
 	if err != nil {
 		f := Finding{Level: Fail, What: "the configuration of " + x.place.ServiceName + " is refused", At: err.Error(), Fix: edit(filepath.Join(x.place.ServiceDir, "config.yaml"))}
-		var wrong *config.Error
-		if errors.As(err, &wrong) {
+		if wrong, ok := errors.AsType[*config.Error](err); ok {
 			f.Fix = x.correct(wrong)
 			if len(wrong.Problems) == 1 {
 				f.What += ": " + wrong.Problems[0].String()
