@@ -37,7 +37,7 @@ func TestGateway(t *testing.T) {
 	if err := d.interrupt(t); err != nil {
 		t.Errorf("newsvc dev ended with %v, want exit code 0\n%s", err, d.output())
 	}
-	if resp, err := http.DefaultClient.Do(request(t, url)); err == nil {
+	if resp, err := try(t, url); err == nil {
 		_ = resp.Body.Close()
 		t.Errorf("%s is still answered after the stop", url)
 	}
@@ -60,19 +60,20 @@ func httpOf(t *testing.T, root, service string) string {
 	return record.Services[service].Instances[0].HTTP
 }
 
-func request(t *testing.T, url string) *http.Request {
+// try asks on a connection of its own.
+func try(t *testing.T, url string) (*http.Response, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return req
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	return client.Do(req)
 }
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(request(t, url))
+	resp, err := try(t, url)
 	if err != nil {
 		t.Fatal(err)
 	}
