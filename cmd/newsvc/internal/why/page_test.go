@@ -39,8 +39,8 @@ func TestReasonsOfTheCallerAreShown(t *testing.T) {
 	w := &world{t: t, etcd: etcd.Addr()}
 	for note, want := range map[string]string{
 		"vanished 3s ago without draining; held by the guard until 12:00:00": "held by the guard until 12:00:00",
-		"not used: it is draining":                   "NOT USABLE  -  not used: it is draining",
-		"not used: outside the subset of 100":        "not used: outside the subset of 100",
+		"not used: it is draining":            "NOT USABLE  -  not used: it is draining",
+		"not used: outside the subset of 100": "not used: outside the subset of 100",
 	} {
 		q := w.query(callee)
 		q.Admin = pageOf(t, `{"callee":"blogger-user","connection":{"connectivity":"READY"},"known":true,"revision":7,"watch":{"last_seen":"NOW"},

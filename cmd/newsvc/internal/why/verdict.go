@@ -109,7 +109,7 @@ func remedy(i Instance, callee string) string {
 		return fmt.Sprintf("kill -CONT %d      or restart it", i.PID)
 	case i.Reach == Frozen:
 		return "kill -CONT its process, or restart it"
-	case loopback(i.Address) && i.Reach != Answers:
+	case strings.Contains(i.Reason, "advertises a loopback address"):
 		return "registration.advertise: HOST in its config.yaml, an address that callers can reach"
 	case strings.Contains(i.Reason, "draining"):
 		return "start another instance; this one is about to leave"

@@ -1,0 +1,95 @@
+//go:build unix
+
+package why_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/call/calltest"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
+	"github.com/newsvc/newsvc/framework/discovery"
+)
+
+// line waits until the answer has a line that contains addr and is like the pattern, and the exit code is as it is to be.
+func (w *world) line(exit int, addr, pattern string) {
+	w.t.Helper()
+	like := regexp.MustCompile(pattern)
+	var text string
+	var code int
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("the last answer, exit %d:\n%s", code, text)
+		}
+	}()
+	eventually(w.t, "a line of "+addr+" like "+pattern, func() bool {
+		text, code = w.ask(w.query(callee))
+		for l := range strings.Lines(text) {
+			if code == exit && strings.Contains(l, addr) && like.MatchString(l) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// forget deletes everything that etcd has of the callee, at once.
+func (w *world) forget() {
+	w.t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{w.etcd}, DialTimeout: time.Minute})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	res, err := c.Delete(limit(w.t), discovery.ServicePrefix(discovery.DefaultPrefix, callee), clientv3.WithPrefix())
+	if err != nil || res.Deleted == 0 {
+		w.t.Fatalf("%d keys deleted: %v", res.Deleted, err)
+	}
+}
+
+func TestReasonHeldByTheGuard(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t)
+	var addrs []string
+	var kill []func() error
+	for range 3 {
+		r, p := w.start(calltest.Service{Name: callee})
+		addrs, kill = append(addrs, r.GRPC), append(kill, p.Kill)
+	}
+	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
+	w.expect(w.query(callee), 0, "sees 3 instances, 3 usable")
+	for _, k := range kill { // as their leases would, all at once
+		if err := k(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.forget()
+	for _, addr := range addrs {
+		w.line(problem.Conflict, addr, `NOT USABLE +TRANSIENT_FAILURE +vanished \S+ ago without draining; held by the guard until \d\d:\d\d:\d\d; takes no calls: .*; nobody listens there: connection refused`)
+	}
+	w.expect(w.query(callee), problem.Conflict, "etcd answers: 0 instances registered", "sees 3 instances, 0 usable", "ERROR none of 3 instances of blogger-user is usable for gateway ")
+}
+
+func TestReasonOutsideTheSubset(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t)
+	for range 3 {
+		w.start(calltest.Service{Name: callee})
+	}
+	w.start(calltest.Service{Name: caller, Client: true, Callee: callee, Subset: 2})
+	w.expect(w.query(callee), 0, "sees 3 instances, 2 usable")
+	w.line(0, "", `up +NOT USABLE +- +not used: outside the subset of 2`)
+}
+
+func TestReasonBreakerOpen(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t)
+	w.start(calltest.Service{Name: callee, Sick: true})
+	w.start(calltest.Service{Name: caller, Client: true, Callee: callee, Breaker: true})
+	w.line(problem.Conflict, "  breaker open: ", `breaker open: \d+ of \d+ calls failed in the last 10s, and \d+ were refused for that \(breaker.enabled\)`)
+	w.expect(w.query(callee), problem.Conflict, "sees 1 instance, 0 usable", "ERROR none of 1 instance of blogger-user is usable for gateway ", "at: breaker open: ", "the breaker lets calls pass again by itself")
+}
