@@ -8,6 +8,7 @@
 package etcdclient
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/newsvc/newsvc/framework/certs"
+	"github.com/newsvc/newsvc/framework/internal/etcdlink"
 )
 
 const (
@@ -52,6 +54,7 @@ func New(cfg Config, log *zap.Logger) (*clientv3.Client, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
+	link := &etcdlink.Link{}
 	conf := clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		DialTimeout:          cfg.CallTimeout, // bounds nothing but the wait for the first renewal of a lease
@@ -60,6 +63,7 @@ func New(cfg Config, log *zap.Logger) (*clientv3.Client, error) {
 		MaxUnaryRetries:      unaryRetries,
 		BackoffWaitBetween:   retryPause,
 		Logger:               quiet(log),
+		Context:              link.Context(context.Background()),
 		DialOptions: []grpc.DialOption{
 			grpc.WithNoProxy(),
 			grpc.WithConnectParams(grpc.ConnectParams{
@@ -75,6 +79,7 @@ func New(cfg Config, log *zap.Logger) (*clientv3.Client, error) {
 		}
 		conf.TLS = tlsConf
 	}
+	conf.DialOptions = append(conf.DialOptions, link.DialOptions(conf.TLS)...)
 	return withPassword(conf, cfg)
 }
 

@@ -33,6 +33,7 @@ import (
 
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/etcdlink"
 )
 
 const (
@@ -152,8 +153,11 @@ func (s *Source) First(ctx context.Context, cli *clientv3.Client) (config.Layer,
 		return s.takeCopy(c, s.explain(cli, err)), nil
 	}
 	text := "start etcd, or unset app.config_prefix"
-	if refused(err) {
+	switch {
+	case refused(err):
 		text = "give its user what it needs, or unset app.config_prefix"
+	case etcdlink.Of(cli).Failure(cli.Endpoints()...).Certain():
+		text = "or unset app.config_prefix"
 	}
 	switch {
 	case cerr != nil:
@@ -180,7 +184,7 @@ func (s *Source) explain(cli *clientv3.Client, err error) error {
 	case refused(err):
 		err = fmt.Errorf("it refuses this user: %w; \"newsvc etcd-roles %s --config-prefix %s\" prints what the user needs", err, s.opt.Service, s.opt.Prefix)
 	case errors.Is(err, context.DeadlineExceeded) || code == codes.DeadlineExceeded || code == codes.Unavailable:
-		err = fmt.Errorf("it does not answer: %w", err)
+		err = fmt.Errorf("it %w", etcdlink.Silent(cli, err))
 	}
 	return fmt.Errorf("read the configuration below %q from etcd at %q: %w", s.opt.Prefix, strings.Join(cli.Endpoints(), ", "), err)
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/etcdlink"
 )
 
 // errors of etcd that no amount of hurry mends: somebody has to do something first.
@@ -107,11 +108,11 @@ func explain(cli *clientv3.Client, what string, err error) error {
 	where := strings.Join(cli.Endpoints(), ", ")
 	switch {
 	case matches(err, permissionErrors):
-		return fmt.Errorf("%s: etcd at %s refuses: %w; give the user read and write on the prefix, or check etcd.username", what, where, err)
+		return fmt.Errorf("%s: etcd at %s refuses: %w; give the user read and write on the prefix, or check etcd.username and etcd.password", what, where, err)
 	case matches(err, fullErrors):
 		return fmt.Errorf("%s: etcd at %s is full: %w; compact and defragment it, then disarm the alarm", what, where, err)
 	case isSilence(err):
-		return fmt.Errorf("%s: etcd at %s does not answer: %w; is it running, and is etcd.endpoints right?", what, where, err)
+		return fmt.Errorf("%s: etcd at %s %w", what, where, etcdlink.Silent(cli, err))
 	}
 	return fmt.Errorf("%s: etcd at %s: %w", what, where, err)
 }
