@@ -28,30 +28,6 @@ func pageOf(t *testing.T, callee string) string {
 	return s.URL
 }
 
-// What a caller says of an instance is handed on, whichever of its reasons it is.
-func TestReasonsOfTheCallerAreShown(t *testing.T) {
-	t.Parallel()
-	etcd, err := devetcd.Start(t.Context(), devetcd.Config{Fast: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = etcd.Close() })
-	w := &world{t: t, etcd: etcd.Addr()}
-	for note, want := range map[string]string{
-		"vanished 3s ago without draining; held by the guard until 12:00:00": "held by the guard until 12:00:00",
-		"not used: it is draining":            "NOT USABLE  -  not used: it is draining",
-		"not used: outside the subset of 100": "not used: outside the subset of 100",
-	} {
-		q := w.query(callee)
-		q.Admin = pageOf(t, `{"callee":"blogger-user","connection":{"connectivity":"READY"},"known":true,"revision":7,"watch":{"last_seen":"NOW"},
-			"instances":[{"addr":"192.0.2.1:9","state":"up","used":false,"note":"`+note+`"}]}`)
-		text, exit := w.ask(q)
-		if exit != 4 || !strings.Contains(text, want) || !strings.Contains(text, "gateway abcd sees 1 instance, 0 usable") {
-			t.Errorf("%s, exit %d:\n%s", note, exit, text)
-		}
-	}
-}
-
 func TestAnOpenBreakerMakesNothingUsable(t *testing.T) {
 	t.Parallel()
 	etcd, err := devetcd.Start(t.Context(), devetcd.Config{Fast: true})

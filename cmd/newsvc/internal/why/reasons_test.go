@@ -37,17 +37,35 @@ func (w *world) line(exit int, addr, pattern string) {
 	})
 }
 
-// forget deletes everything that etcd has of the callee, at once.
-func (w *world) forget() {
+// client is a client of the etcd that everybody here uses.
+func (w *world) client() *clientv3.Client {
 	w.t.Helper()
 	c, err := clientv3.New(clientv3.Config{Endpoints: []string{w.etcd}, DialTimeout: time.Minute})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer c.Close()
-	res, err := c.Delete(limit(w.t), discovery.ServicePrefix(discovery.DefaultPrefix, callee), clientv3.WithPrefix())
+	w.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// forget deletes everything that etcd has of the callee, at once.
+func (w *world) forget() {
+	w.t.Helper()
+	res, err := w.client().Delete(limit(w.t), discovery.ServicePrefix(discovery.DefaultPrefix, callee), clientv3.WithPrefix())
 	if err != nil || res.Deleted == 0 {
-		w.t.Fatalf("%d keys deleted: %v", res.Deleted, err)
+		w.t.Fatalf("it was not deleted: %v", err)
+	}
+}
+
+// announce registers a running instance in a state of the test's choice.
+func (w *world) announce(addr string, state discovery.State) {
+	w.t.Helper()
+	value, err := discovery.Encode(&discovery.Instance{Service: callee, Addr: addr, State: state, Incarnation: discovery.NewIncarnation(), Weight: 100})
+	if err == nil {
+		_, err = w.client().Put(limit(w.t), discovery.Key(discovery.DefaultPrefix, callee, addr), string(value))
+	}
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -72,6 +90,21 @@ func TestReasonHeldByTheGuard(t *testing.T) {
 		w.line(problem.Conflict, addr, `NOT USABLE +TRANSIENT_FAILURE +vanished \S+ ago without draining; held by the guard until \d\d:\d\d:\d\d; takes no calls: .*; nobody listens there: connection refused`)
 	}
 	w.expect(w.query(callee), problem.Conflict, "etcd answers: 0 instances registered", "sees 3 instances, 0 usable", "ERROR none of 3 instances of blogger-user is usable for gateway ")
+}
+
+func TestReasonDraining(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t)
+	w.start(calltest.Service{Name: callee})
+	leaves, _ := w.start(calltest.Service{Name: callee, Mute: true}) // it is registered by hand
+	w.announce(leaves.GRPC, discovery.StateUp)
+	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
+	w.expect(w.query(callee), 0, "sees 2 instances, 2 usable")
+	w.announce(leaves.GRPC, discovery.StateDraining)
+	w.line(0, leaves.GRPC, `draining +NOT USABLE +- +not used: it is draining`)
+	w.expect(w.query(callee), 0, "sees 2 instances, 1 usable")
+	w.announce(leaves.GRPC, discovery.StateUp) // it changed its mind
+	w.expect(w.query(callee), 0, "sees 2 instances, 2 usable")
 }
 
 func TestReasonOutsideTheSubset(t *testing.T) {

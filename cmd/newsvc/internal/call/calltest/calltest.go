@@ -38,9 +38,6 @@ type Service struct {
 	Mute      bool   // it does not offer reflection, and is not registered
 	Subset    int    // how many instances of its callee it connects to; 0: the default
 	Breaker   bool   // its breaker is on, and quick to open
-	Listen    string // empty: 127.0.0.1:0
-	// DrainFor is how long it stays in etcd as draining once it was told to end.
-	DrainFor time.Duration
 	ReadyFile string
 }
 
@@ -58,12 +55,6 @@ func Start(ctx context.Context, o Service) (*stack.Stack, error) {
 		cfg.Registration.Advertise = "127.0.0.1"
 	}
 	cfg.Server.Drain.MinWindow, cfg.Server.Drain.MaxWindow = 10*time.Millisecond, 100*time.Millisecond
-	if o.DrainFor > 0 {
-		cfg.Server.Drain.MinWindow, cfg.Server.Drain.MaxWindow = o.DrainFor, o.DrainFor
-	}
-	if o.Listen != "" {
-		cfg.Server.Listen = o.Listen
-	}
 	if o.Subset > 0 {
 		cfg.Discovery.Subset = o.Subset
 	}
@@ -97,10 +88,8 @@ func Start(ctx context.Context, o Service) (*stack.Stack, error) {
 }
 
 // Stop ends a service in order.
-func Stop(s *stack.Stack) error { return stop(s, 20*time.Second) }
-
-func stop(s *stack.Stack, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+func Stop(s *stack.Stack) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	return errors.Join(s.Drain(ctx), s.Close(ctx))
 }
@@ -213,7 +202,7 @@ func serve(raw string) error {
 		keepCalling(ctx, s, o.Callee)
 	}
 	<-ctx.Done()
-	return stop(s, 20*time.Second+o.DrainFor)
+	return Stop(s)
 }
 
 // keepCalling calls all the time, whatever comes of it.
