@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"google.golang.org/grpc/codes"
@@ -54,6 +55,11 @@ func probe(ctx context.Context, place locate.Place, callee, addr string) (Reach,
 	case err == nil && res.GetStatus() == healthpb.HealthCheckResponse_NOT_SERVING:
 		return NotServing, ""
 	case code == codes.DeadlineExceeded:
+		for _, e := range c.Conn.Endpoints() { // a call waits until an instance serves; its connection knows why none does
+			if _, who, refused := strings.Cut(e.Error, "desc = this is service "); refused {
+				return Stranger, "this is service " + who
+			}
+		}
 		return Frozen, ""
 	case code == codes.Unavailable:
 		return Stranger, status.Convert(err).Message()

@@ -126,3 +126,14 @@ func TestReasonBreakerOpen(t *testing.T) {
 	w.line(problem.Conflict, "  breaker open: ", `breaker open: \d+ of \d+ calls failed in the last 10s, and \d+ were refused for that \(breaker.enabled\)`)
 	w.expect(w.query(callee), problem.Conflict, "sees 1 instance, 0 usable", "ERROR none of 1 instance of blogger-user is usable for gateway ", "at: breaker open: ", "the breaker lets calls pass again by itself")
 }
+
+// As it looks from a machine that has another service of its own at that port.
+func TestReasonSomebodyElseAnswersAtALoopbackAddress(t *testing.T) {
+	t.Parallel()
+	w, _ := newWorld(t)
+	other, _ := w.start(calltest.Service{Name: "mail-service"})
+	w.announce(other.GRPC, discovery.StateUp)
+	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
+	w.line(problem.Conflict, other.GRPC, `NOT USABLE +TRANSIENT_FAILURE +it advertises a loopback address, which leads every caller to its own machine; here another service answers there: this is service "mail-service"`)
+	w.expect(w.query(callee), problem.Conflict, "fix: registration.advertise: HOST in its config.yaml")
+}

@@ -27,7 +27,7 @@ func view(p answer, q Query, reaches map[string]Reach) View {
 	for _, i := range c.Instances {
 		shown := Instance{
 			Address: i.Addr, Instance: i.Incarnation, State: i.State, Connection: i.Connection, Error: i.Error,
-			Reach: reaches[i.Addr], PID: pidOf(q.Place.Devs, i.Addr),
+			Reach: reaches[i.Addr], PID: pidOf(q.Place.Devs, q.Callee, i.Addr),
 			Ejected: i.Ejected, EjectedUntil: i.Until, ProbeError: i.ProbeError, HeldUntil: i.HeldUntil,
 		}
 		shown.judge(i)
@@ -93,10 +93,10 @@ func loopback(addr string) bool {
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
-func pidOf(devs []devrecord.Record, addr string) int {
+func pidOf(devs []devrecord.Record, callee, addr string) int {
 	pid := 0
-	eachOfDev(devs, func(_ string, i devrecord.Instance) {
-		if i.GRPC == addr {
+	eachOfDev(devs, func(service string, i devrecord.Instance) {
+		if service == callee && i.GRPC == addr {
 			pid = i.PID
 		}
 	})
