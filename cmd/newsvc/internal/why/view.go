@@ -73,13 +73,13 @@ func (i *Instance) judge(p pageInstance) {
 		i.Reason = fmt.Sprintf("%s; pid %d", i.Reach, i.PID)
 	case frozen:
 		i.Reason = string(i.Reach)
-	case !i.Usable && i.Connection != "" && p.HeldUntil.IsZero() && i.PID == 0 && loopback(i.Address):
+	case !i.Usable && (i.Connection != "" || p.Note == "") && p.HeldUntil.IsZero() && i.PID == 0 && loopback(i.Address):
 		// It was dialled in vain. Who vanished, drains or was not chosen has another reason, and under newsvc dev loopback is right.
 		i.Reason = "it advertises a loopback address, which leads every caller to its own machine"
 		if i.Reach != Answers {
 			i.Reason += "; here " + string(i.Reach)
 		}
-	case !i.Usable && i.Connection != "" && i.Reach != Answers && i.Reach != "":
+	case !i.Usable && (i.Connection != "" || p.Note == "") && i.Reach != Answers && i.Reach != "":
 		i.Reason = strings.TrimPrefix(i.Reason+"; "+string(i.Reach), "; ")
 	}
 }
