@@ -17,9 +17,17 @@ type Trouble struct {
 	Err error
 	// Remedy is what to do, in terms of a service's settings.
 	Remedy string
+	// Scheme is https or http when etcd was spoken to in the other way, else empty.
+	Scheme string
 	// Certain is true when it stays so until somebody changes the settings, or etcd.
 	Certain bool
 }
+
+// Error is the cause and what to do.
+func (t *Trouble) Error() string { return t.Err.Error() + "; " + t.Remedy }
+
+// Unwrap returns the cause.
+func (t *Trouble) Unwrap() error { return t.Err }
 
 // Why returns what the last connections of a client made by [New] failed with; nil when one of the endpoints was reached,
 // or none was tried yet. Without endpoints it is about all of the client's.
@@ -45,5 +53,5 @@ func trouble(f *etcdlink.Failure) *Trouble {
 	if f == nil {
 		return nil
 	}
-	return &Trouble{Endpoint: f.Endpoint, Err: f.Err, Remedy: f.Remedy(), Certain: f.Certain()}
+	return &Trouble{Endpoint: f.Endpoint, Err: f.Err, Remedy: f.Remedy(), Scheme: f.Scheme(), Certain: f.Certain()}
 }

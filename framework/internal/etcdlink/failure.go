@@ -49,6 +49,18 @@ func (f *Failure) Unwrap() []error {
 // Certain reports whether it stays so until somebody changes the settings, or etcd. It is false of nil.
 func (f *Failure) Certain() bool { return f != nil && f.kind != other }
 
+// Scheme is what has to stand before the address for etcd to be talked to: https or http when it was spoken to in the other
+// way, else empty.
+func (f *Failure) Scheme() string {
+	switch f.kind {
+	case speaksTLS:
+		return "https"
+	case speaksPlain:
+		return "http"
+	}
+	return ""
+}
+
 // Remedy is what to do about it, in terms of a service's settings.
 func (f *Failure) Remedy() string {
 	switch f.kind {

@@ -39,7 +39,7 @@ func (x *examination) registry(ctx context.Context) []Finding {
 	}
 	cli, err := etcdclient.New(r.Etcd, zap.NewNop())
 	if err != nil {
-		return []Finding{{Level: Fail, What: fmt.Sprintf("cannot use etcd %s: %v", strings.Join(r.Etcd.Endpoints, ", "), err), At: r.How, Fix: x.otherEtcd(r)}}
+		return []Finding{{Level: Fail, What: fmt.Sprintf("cannot use etcd %s: %v", strings.Join(r.Etcd.Endpoints, ", "), err), At: r.How, Fix: x.otherEtcd(r, "")}}
 	}
 	defer cli.Close()
 	found, reached := x.members(ctx, cli, r)
@@ -53,12 +53,15 @@ func (x *examination) registry(ctx context.Context) []Finding {
 
 // members asks each endpoint for its version. reached is one that answered, empty when none did.
 func (x *examination) members(ctx context.Context, cli *clientv3.Client, r Registry) (found []Finding, reached string) {
-	var version, last string
+	var version, last, scheme string
 	var silent []string
 	for _, ep := range r.Etcd.Endpoints {
 		status, err := ask(ctx, cli, ep, etcdTimeout/time.Duration(min(len(r.Etcd.Endpoints), 2)))
 		if err != nil {
 			silent, last = append(silent, ep), shorten(err)
+			if t := (*etcdclient.Trouble)(nil); errors.As(err, &t) {
+				scheme = t.Scheme
+			}
 			continue
 		}
 		if reached == "" {
@@ -70,7 +73,7 @@ func (x *examination) members(ctx context.Context, cli *clientv3.Client, r Regis
 	case reached == "" && r.How == locate.HowDefault:
 		return one(Skip, "no etcd at %s, and no newsvc dev runs; it starts one", all), ""
 	case reached == "":
-		return []Finding{{Level: Fail, What: fmt.Sprintf("etcd %s cannot be reached: %s", all, last), At: r.How, Fix: x.otherEtcd(r)}}, ""
+		return []Finding{{Level: Fail, What: fmt.Sprintf("etcd %s cannot be reached: %s", all, last), At: r.How, Fix: x.otherEtcd(r, scheme)}}, ""
 	case len(silent) > 0:
 		return []Finding{{Level: Warn, What: fmt.Sprintf("etcd %s cannot be reached: %s; %s can", strings.Join(silent, ", "), last, reached), At: r.How, Fix: x.onlyThose(r, silent)}}, reached
 	}
@@ -87,16 +90,32 @@ func ask(ctx context.Context, cli *clientv3.Client, endpoint string, timeout tim
 		return nil, err
 	}
 	_ = conn.Close()
-	return cli.Status(ctx, endpoint)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		if t := etcdclient.Hopeless(ctx, cli, endpoint); t != nil {
+			stop(t)
+		}
+	}()
+	status, err := cli.Status(ctx, endpoint)
+	if t := etcdclient.Why(cli, endpoint); err != nil && t != nil {
+		return nil, t
+	}
+	return status, err
 }
 
 // otherEtcd is what to do when the etcd that was chosen is not there.
-func (x *examination) otherEtcd(r Registry) string {
+// scheme is how it wants to be talked to, when that is what is wrong.
+func (x *examination) otherEtcd(r Registry, scheme string) string {
 	switch {
+	case r.How == locate.HowEnv && scheme != "":
+		return "export " + locate.EnvEtcd + "=" + scheme + "://" + address(r.Etcd.Endpoints[0])
 	case r.How == locate.HowEnv:
 		return "unset " + locate.EnvEtcd
+	case r.How == locate.HowFlag && scheme != "":
+		return "newsvc doctor --etcd " + scheme + "://" + address(r.Etcd.Endpoints[0])
 	case r.How == locate.HowFlag:
-		return "newsvc doctor"
+		return r.Etcdctl(r.Etcd.Endpoints[0]) + " endpoint health"
 	case len(r.Devs) > 0: // it is frozen, or hangs: let it go on, and end as by Ctrl-C
 		return fmt.Sprintf("kill -CONT %d && kill %d", r.Devs[0], r.Devs[0])
 	}
@@ -122,10 +141,13 @@ func firstLine(err error) string {
 
 // shorten leaves the last part of an error of gRPC: what the connection ended with.
 func shorten(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, new(*etcdclient.Trouble)) {
 		return "no answer"
 	}
 	text := err.Error()
+	if t := (*etcdclient.Trouble)(nil); errors.As(err, &t) && !t.Certain {
+		text = t.Err.Error() // what to do is said otherwise
+	}
 	for _, before := range []string{"error while dialing: ", "connect: "} {
 		if _, after, ok := strings.Cut(text, before); ok {
 			text = after
@@ -139,11 +161,11 @@ func shorten(err error) string {
 func (x *examination) clock(ctx context.Context, r Registry, endpoint string) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
-	addr := endpoint[strings.LastIndex(endpoint, "/")+1:]
+	addr := address(endpoint)
 	url := "http://" + addr + "/version"
 	transport := &http.Transport{DisableKeepAlives: true}
 	if r.Etcd.TLS.Active() {
-		conf, err := certs.Client(r.Etcd.TLS, "", certs.Hosts(addr))
+		conf, err := certs.Client(r.Etcd.TLS, "", certs.Hosts(hostOf(addr)), certs.AllowTLS12())
 		if err != nil {
 			return nil
 		}
@@ -223,6 +245,16 @@ func empty(ctx context.Context, cli *clientv3.Client, ids []clientv3.LeaseID) []
 		}
 	}
 	return without
+}
+
+// address is an endpoint without its scheme.
+func address(endpoint string) string { return endpoint[strings.LastIndex(endpoint, "/")+1:] }
+
+func hostOf(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
 }
 
 // local reports whether an endpoint of etcd is on this machine.

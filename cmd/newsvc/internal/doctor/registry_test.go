@@ -235,7 +235,7 @@ func TestEtcdThatIsAway(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t, "")
 	gone := closedAddr(t)
-	for how, fix := range map[string]string{"NEWSVC_ETCD": "unset NEWSVC_ETCD", "--etcd": "newsvc doctor", "config.yaml:3 of user-service": "${EDITOR:-vi} ", "env X__ETCD__ENDPOINTS of x": "unset X__ETCD__ENDPOINTS"} {
+	for how, fix := range map[string]string{"NEWSVC_ETCD": "unset NEWSVC_ETCD", "--etcd": "etcdctl --endpoints=" + gone + " endpoint health", "config.yaml:3 of user-service": "${EDITOR:-vi} ", "env X__ETCD__ENDPOINTS of x": "unset X__ETCD__ENDPOINTS"} {
 		f := finding(t, run(t, options(t, how, gone)), "etcd")
 		if f.Level != doctor.Fail || f.At != how || !strings.Contains(f.Fix, fix) || !strings.HasSuffix(f.What, gone+" cannot be reached: connection refused") {
 			t.Errorf("by %s: %+v", how, f)

@@ -15,6 +15,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/devrecord"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
@@ -59,35 +60,67 @@ func (r *Registry) Close() error { return r.cli.Close() }
 // knockTimeout is how long an endpoint may take to accept a connection.
 const knockTimeout = time.Second
 
-// Reachable tells, once and for all, whether an endpoint of etcd accepts connections: the client would go on trying for as
-// long as it is given.
+// talkTimeout is how long the endpoints may take to show that they can't be talked to.
+const talkTimeout = 3 * time.Second
+
+// Reachable tells, once and for all, whether an endpoint of etcd accepts connections and can be talked to: the client would
+// go on trying for as long as it is given.
 func (r *Registry) Reachable(ctx context.Context) error {
 	r.knock.Do(func() {
-		ctx, cancel := context.WithTimeout(ctx, knockTimeout)
-		defer cancel()
-		ends := make(chan error, len(r.Place.Endpoints()))
-		for _, addr := range r.Place.Endpoints() {
-			if i := strings.Index(addr, "://"); i >= 0 {
-				addr = addr[i+3:]
-			}
-			go func() {
-				conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-				if err == nil {
-					err = conn.Close()
-				}
-				ends <- err
-			}()
-		}
-		for range r.Place.Endpoints() {
-			if r.closed = <-ends; r.closed == nil {
-				return
-			}
+		if r.closed = r.dial(ctx); r.closed == nil {
+			r.closed = r.talk(ctx)
 		}
 	})
 	if r.closed != nil {
 		return r.unreachable(ctx, r.closed)
 	}
 	return nil
+}
+
+// dial knocks at all endpoints; one that opens is enough.
+func (r *Registry) dial(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, knockTimeout)
+	defer cancel()
+	ends := make(chan error, len(r.Place.Endpoints()))
+	for _, addr := range r.Place.Endpoints() {
+		if i := strings.Index(addr, "://"); i >= 0 {
+			addr = addr[i+3:]
+		}
+		go func() {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+			if err == nil {
+				err = conn.Close()
+			}
+			ends <- err
+		}()
+	}
+	for range r.Place.Endpoints() {
+		if err = <-ends; err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// talk returns an error when nobody at the endpoints will ever answer as they are spoken to, and nil once one did, or when
+// that takes too long to be told by who only knocks.
+func (r *Registry) talk(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, talkTimeout)
+	defer cancel()
+	hopeless := make(chan error, 1)
+	go func() {
+		defer cancel()
+		if t := etcdclient.Hopeless(ctx, r.cli); t != nil {
+			hopeless <- t
+		}
+		close(hopeless)
+	}()
+	conn := r.cli.ActiveConnection()
+	for st := conn.GetState(); st != connectivity.Ready && conn.WaitForStateChange(ctx, st); {
+		st = conn.GetState()
+	}
+	cancel()
+	return <-hopeless
 }
 
 // Services returns the names of all services that have a key, sorted.
@@ -253,7 +286,11 @@ func (r *Registry) unreachable(ctx context.Context, err error) error {
 		Exit: problem.Environment, What: fmt.Sprintf("no answer from etcd at %s (%s)", strings.Join(r.Place.Endpoints(), ", "), r.Place.How),
 		At: lastWords(text), Fix: "name the etcd that services are registered in: --etcd HOST:PORT", Err: err,
 	}
+	trouble := etcdclient.Why(r.cli)
 	switch {
+	case trouble != nil && trouble.Certain:
+		p.What = fmt.Sprintf("etcd at %s (%s) can't be talked to", strings.Join(r.Place.Endpoints(), ", "), r.Place.How)
+		p.At, p.Fix = trouble.Err.Error(), r.remedy(trouble)
 	case strings.Contains(text, " refuses: "):
 		p.What = fmt.Sprintf("etcd at %s (%s) refuses to tell what is registered", strings.Join(r.Place.Endpoints(), ", "), r.Place.How)
 		p.Fix = "-C the directory of a service whose config.yaml has etcd.username or etcd.tls, with --env NAME for config.NAME.yaml"
@@ -261,6 +298,21 @@ func (r *Registry) unreachable(ctx context.Context, err error) error {
 		p.Fix = "newsvc dev      or name an etcd that runs: --etcd HOST:PORT"
 	}
 	return p
+}
+
+// remedy is what to do about an etcd that will never answer as it is spoken to.
+func (r *Registry) remedy(t *etcdclient.Trouble) string {
+	fix := "--etcd "
+	switch {
+	case r.Place.How == locate.HowEnv:
+		fix = "export " + locate.EnvEtcd + "="
+	case r.Place.How != locate.HowFlag:
+		return t.Remedy + " (" + r.Place.How + ")"
+	}
+	if t.Scheme != "" {
+		return fix + t.Scheme + "://" + t.Endpoint
+	}
+	return "-C the directory of a service whose config.yaml has etcd.tls, with --env NAME for config.NAME.yaml; " + t.Remedy
 }
 
 // lastWords leaves out of an error that is known already: which etcd, and what to do.
