@@ -63,8 +63,7 @@ func (s standing) state() *EjectionState {
 
 // ejectionOf reads an ejected instance's state out of the error that the balancer hands on; nil for another error.
 func ejectionOf(out error) *EjectionState {
-	var s standing
-	if errors.As(out, &s) {
+	if s, ok := errors.AsType[standing](out); ok {
 		return s.state()
 	}
 	return nil
