@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
 )
@@ -21,14 +22,19 @@ func newLeaseID() clientv3.LeaseID { return clientv3.LeaseID(rand.Int64N(1<<62) 
 // grant asks for the lease and returns its TTL.
 func (g *registration) grant(ctx context.Context, id clientv3.LeaseID) (time.Duration, error) {
 	g.mu.Lock()
+	_, mayExist := g.leases[id]
 	g.leases[id] = struct{}{} // before the call: from here on it may exist
 	g.mu.Unlock()
+	var asked peer.Peer
 	ctx, cancel := outlive(ctx, min(g.r.opt.CallTimeout, max(g.r.opt.TTL/3, time.Second)))
 	defer cancel()
 	ttl := g.r.opt.TTL
 	resp, err := clientv3.RetryLeaseClient(g.r.cli).LeaseGrant(ctx,
-		&etcdserverpb.LeaseGrantRequest{ID: int64(id), TTL: int64(ttl / time.Second)}, grpc.WaitForReady(true))
+		&etcdserverpb.LeaseGrantRequest{ID: int64(id), TTL: int64(ttl / time.Second)}, grpc.WaitForReady(true), grpc.Peer(&asked))
 	switch {
+	case err != nil && asked.Addr == nil && !mayExist: // nobody was asked: there is nothing to revoke
+		g.lost(id)
+		return 0, rpctypes.Error(err)
 	case err == nil:
 		ttl = time.Duration(resp.TTL) * time.Second // etcd may have made it longer
 	case !matches(err, []error{rpctypes.ErrLeaseExist}):
