@@ -19,6 +19,7 @@ import (
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/call"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/devrecord"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/registryview"
 	"github.com/newsvc/newsvc/framework/discovery"
 )
@@ -50,7 +51,8 @@ type Report struct {
 	Callee string `json:"callee"`
 	Place  string `json:"place"`
 	// Etcd is why etcd does not answer this command; empty when it does.
-	Etcd string `json:"etcd_error,omitempty"`
+	Etcd    string `json:"etcd_error,omitempty"`
+	etcdFix string
 	// Asked is how many callers there may be, Silent those of them that did not answer, with the reason.
 	Asked  int      `json:"asked"`
 	Silent []string `json:"silent,omitempty"`
@@ -146,7 +148,10 @@ func (r *Report) askEtcd(ctx context.Context, q Query, reg *registryview.Registr
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		r.Etcd = firstLines(err)
+		r.Etcd, r.etcdFix = firstLines(err), "newsvc doctor"
+		if p := (*problem.Error)(nil); errors.As(err, &p) {
+			r.etcdFix = p.Fix // it knows where the address is from
+		}
 		return nil, nil
 	}
 	r.Registered = 0
