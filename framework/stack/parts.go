@@ -2,6 +2,8 @@ package stack
 
 import (
 	"log/slog"
+	"regexp"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,10 +43,40 @@ func Slog(log *zap.Logger) *slog.Logger { return logging.Slog(log) }
 // connect.
 const grpcLogWindow = time.Minute
 
-// TakeGRPCLog has the warnings and errors that gRPC itself logs go to log. It changes a setting of the whole process and
-// must be called before gRPC is used; it is for the owner of the process alone.
+// TakeGRPCLog has the warnings and errors that gRPC itself logs go to log, but for what is told better by others: see
+// [toldElsewhere]. It changes a setting of the whole process and must be called before gRPC is used; it is for the owner of the
+// process alone.
 func TakeGRPCLog(log *zap.Logger) {
 	grpclog.SetLoggerV2(logging.GRPC(log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(c, grpcLogWindow, 1, 0)
+		return withoutRepeats{zapcore.NewSamplerWithOptions(c, grpcLogWindow, 1, 0)}
 	}))))
+}
+
+// withoutRepeats drops what is [toldElsewhere].
+type withoutRepeats struct{ zapcore.Core }
+
+// With implements [zapcore.Core].
+func (c withoutRepeats) With(fields []zapcore.Field) zapcore.Core {
+	return withoutRepeats{c.Core.With(fields)}
+}
+
+// Check implements [zapcore.Core].
+func (c withoutRepeats) Check(e zapcore.Entry, to *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if toldElsewhere(e.Message) {
+		return to
+	}
+	return c.Core.Check(e, to)
+}
+
+// ofEtcd are attempts to connect to etcd: only its client names a server by host:port.
+var ofEtcd = regexp.MustCompile(`createTransport failed to connect to \{Addr: "([^"]+:[0-9]+)", ServerName: "([^"]+:[0-9]+)"`)
+
+// toldElsewhere reports whether somebody else logs it, once: that a callee has no instances is said by the resolver, that etcd
+// can't be reached and why by each registration and watch.
+func toldElsewhere(text string) bool {
+	if strings.Contains(text, "ccResolverWrapper: reporting error to cc") {
+		return true
+	}
+	m := ofEtcd.FindStringSubmatch(text)
+	return m != nil && m[1] == m[2]
 }
