@@ -102,7 +102,7 @@ func (p *calleePage) writeTo(b *strings.Builder) {
 func (p *calleePage) guardText() string {
 	switch {
 	case p.Guarding:
-		return fmt.Sprintf("many instances vanished at once; %d of them are held in use", p.Held)
+		return fmt.Sprintf("%d that vanished without draining are held in use", p.Held)
 	case p.Held > 0:
 		return fmt.Sprintf("%d vanished without draining and are remembered", p.Held)
 	}

@@ -217,14 +217,27 @@ func (e *entry) guardedLocked(change func() bool) bool {
 	return changed
 }
 
+// mostNamed is how many of the held instances a line of the log names.
+const mostNamed = 5
+
+// logAlarmLocked says what happened. After the last instance left in order there is nothing to be alarmed about; what
+// vanished earlier may have lost only its way to etcd, and is tried because nobody else is left.
 func (e *entry) logAlarmLocked() {
-	fields := []zap.Field{zap.String("callee", e.service), zap.Int("up", len(e.guard.up)), zap.Int("held", len(e.guard.held))}
-	if e.guard.alarm {
-		e.cache.opt.Log.Warn("many instances vanished at once without draining; they stay in use until they return or their time is up",
-			append(fields, zap.Duration("at_most", e.guard.ttl))...)
+	g := &e.guard
+	fields := []zap.Field{zap.String("callee", e.service), zap.Int("up", len(g.up)), zap.Int("held", len(g.held))}
+	if !g.alarm {
+		e.cache.opt.Log.Info("instances that had vanished are no longer held in use", fields...)
 		return
 	}
-	e.cache.opt.Log.Info("instances that had vanished are no longer held in use", fields...)
+	level, text := zap.WarnLevel, "many instances vanished at once without draining"
+	switch {
+	case g.orderly:
+		level, text = zap.InfoLevel, "the last instance left; those that vanished earlier without draining are tried again"
+	case len(g.up) == 0:
+		text = "no instance is left, and the last vanished without draining"
+	}
+	e.cache.opt.Log.Log(level, text+"; they stay in use until they return or their time is up",
+		append(fields, zap.Strings("vanished", g.vanished(time.Now())), zap.Duration("at_most", g.ttl))...)
 }
 
 // tellLocked publishes the guard's set with the update's other fields and wakes the watchers when that is a change. It

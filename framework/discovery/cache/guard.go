@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ type guard struct {
 	opened   time.Time       // when the present window began, with the first one to vanish; zero: no window
 	base     int             // how many were up before it
 	alarm    bool
+	orderly  bool // the alarm began when the last instance left in order: what is held vanished earlier
 }
 
 // held is an instance that vanished.
@@ -38,7 +40,7 @@ type held struct {
 
 // fold takes the source's newest set.
 func (g *guard) fold(now time.Time, all []*discovery.Instance) {
-	before := len(g.up)
+	before, was := len(g.up), g.alarm
 	up, draining, gone := diff(g.up, all)
 	g.up, g.draining = up, draining
 	if g.ttl > 0 && len(gone) > 0 {
@@ -56,6 +58,9 @@ func (g *guard) fold(now time.Time, all []*discovery.Instance) {
 		}
 	}
 	g.assess(now)
+	if !was {
+		g.orderly = g.alarm && len(gone) == 0
+	}
 }
 
 // expire lets go of what has been held for too long and reports whether that was anything.
@@ -127,6 +132,18 @@ func (g *guard) with(present []*discovery.Instance) []*discovery.Instance {
 		out = append(out, h.instance)
 	}
 	slices.SortFunc(out, func(a, b *discovery.Instance) int { return strings.Compare(a.Addr, b.Addr) })
+	return out
+}
+
+// vanished names the held instances, the last to vanish first, and says how long ago that was.
+func (g *guard) vanished(now time.Time) []string {
+	all := slices.SortedFunc(maps.Values(g.held), func(a, b held) int {
+		return cmp.Or(b.since.Compare(a.since), strings.Compare(a.instance.Addr, b.instance.Addr))
+	})
+	var out []string
+	for _, h := range all[:min(len(all), mostNamed)] {
+		out = append(out, fmt.Sprintf("%s (%v ago)", h.instance.Addr, now.Sub(h.since).Round(time.Second)))
+	}
 	return out
 }
 

@@ -2,10 +2,15 @@ package cache_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/discovery/cache"
@@ -245,4 +250,48 @@ func TestTheGuardCanBeSwitchedOff(t *testing.T) {
 	w.WaitAddrs(addr(0))
 	r.Drop("user", addr(0))
 	w.WaitAddrs()
+}
+
+// The log names what vanished, and when; it speaks of many only where many did.
+func TestWhatTheGuardSays(t *testing.T) {
+	t.Parallel()
+	const stay = "; they stay in use until they return or their time is up"
+	for name, tc := range map[string]struct {
+		story    func(*world)
+		level    zapcore.Level
+		text     string
+		vanished []any
+	}{
+		"half of them": {func(w *world) { w.join(0, 4); w.die(0, 2) }, zapcore.WarnLevel,
+			"many instances vanished at once without draining", []any{addr(0) + " (0s ago)", addr(1) + " (0s ago)"}},
+		"the only one": {func(w *world) { w.join(0, 1); w.die(0, 1) }, zapcore.WarnLevel,
+			"no instance is left, and the last vanished without draining", []any{addr(0) + " (0s ago)"}},
+		"one died, the rest left in order": {func(w *world) {
+			w.join(0, 3)
+			w.die(0, 1)
+			wait(w.t, 2*time.Minute)
+			w.drain(1)
+			w.drain(2)
+			w.die(1, 3)
+			w.want("after all left: it may have lost only its way to etcd", 0)
+		}, zapcore.InfoLevel, "the last instance left; those that vanished earlier without draining are tried again", []any{addr(0) + " (2m0s ago)"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				core, logs := observer.New(zapcore.InfoLevel)
+				r := discoverytest.NewRegistry()
+				w := &world{t: t, Registry: r, cache: newCache(t, r, cache.Options{Log: zap.New(core)})}
+				discoverytest.NewWatcher(t, w.cache, "user", nil).WaitAddrs()
+				tc.story(w)
+				all := logs.All()
+				if len(all) != 1 || all[0].Level != tc.level || all[0].Message != tc.text+stay {
+					t.Fatalf("the log: %+v, want %q", all, tc.text)
+				}
+				if got := all[0].ContextMap()["vanished"]; !reflect.DeepEqual(got, tc.vanished) {
+					t.Errorf("it names %v, want %v", got, tc.vanished)
+				}
+			})
+		})
+	}
 }
