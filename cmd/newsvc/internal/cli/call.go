@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,10 @@ type callOptions struct {
 	known  []*discovery.Instance
 }
 
+// callTimeout is twice what services give their own calls by default: where the callee waits in vain for another service, its
+// answer says so before this command gives up.
+const callTimeout = 10 * time.Second
+
 func newCall(g *globals) *cobra.Command {
 	o := callOptions{g: g}
 	cmd := &cobra.Command{
@@ -84,7 +89,7 @@ no such service or method.`,
 	f.StringVar(&o.addr, "addr", "", "call the instance at this `host:port`, whether it is registered or not")
 	f.StringVar(&o.instance, "instance", "", "call this instance: the beginning of its `name`, as newsvc ls shows it, or its address")
 	f.BoolVar(&o.all, "all", false, "one call for each instance; finds the one that answers otherwise")
-	f.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait; without the flag streams may take longer, once they have begun")
+	f.DurationVar(&o.timeout, "timeout", callTimeout, "how long to wait; without the flag streams may take longer, once they have begun")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "show the instance, headers, trailers, the trace id and the time on stderr")
 	f.StringVar(&o.protoDir, "proto", "", "take the shape of messages from the .proto files in this `directory`")
 	f.BoolVar(&o.defaults, "emit-defaults", false, "replies hold the fields that are not set, too")
@@ -343,13 +348,21 @@ func (o *callOptions) failed(c *call.Caller, out call.Outcome) error {
 	if out.Peer != "" {
 		p.At = "instance " + o.label(out.Peer) + ", " + p.At
 	}
+	why := "newsvc why " + o.callee + o.where.Args()
+	if m := nobodyThere.FindStringSubmatch(out.Status.Message()); m != nil && m[1] != o.callee { // the callee called somebody
+		p.Fix = "newsvc why " + m[1] + " --from " + o.callee + o.where.Args()
+		return p
+	}
 	switch code { //nolint:exhaustive // for the others nothing is known to help
 	case codes.Unauthenticated:
 		p.Fix = "-H 'authorization: Bearer TOKEN'"
 	case codes.DeadlineExceeded:
-		p.Fix = fmt.Sprintf("--timeout %s, or ask what callers see: newsvc why %s", 4*o.timeout, o.callee)
+		p.Fix = fmt.Sprintf("--timeout %s, or ask what callers see: %s", 4*o.timeout, why)
 	case codes.Unavailable:
-		p.Fix = "newsvc why " + o.callee
+		p.Fix = why
 	}
 	return p
 }
+
+// nobodyThere is how a service says that one that it calls has nobody to answer.
+var nobodyThere = regexp.MustCompile(`no instance of "([a-z0-9-]+)" takes calls`)

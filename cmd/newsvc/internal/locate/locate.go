@@ -45,6 +45,18 @@ func (f *Flags) Add(set *pflag.FlagSet) {
 	set.StringVar(&f.Env, "env", "", "inside a service: the etcd of this `environment`, as config.ENV.yaml has it, with its TLS and user")
 }
 
+// Args is the flags as they were given, each with a space before it: what a remedy has to be given, too, so that it looks at the
+// same etcd.
+func (f Flags) Args() string {
+	var line strings.Builder
+	for _, flag := range []struct{ name, value string }{{"etcd", strings.Join(f.Etcd, ",")}, {"prefix", f.Prefix}, {"env", f.Env}} {
+		if flag.value != "" {
+			line.WriteString(" --" + flag.name + " " + flag.value)
+		}
+	}
+	return line.String()
+}
+
 // Place is an etcd and the prefix below which services are looked for.
 type Place struct {
 	// Etcd says where it is and how to talk to it, TLS and user included. Names of files in it are absolute.
