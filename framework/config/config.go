@@ -46,6 +46,8 @@ type Sources struct {
 	// Service is the name of the service. It makes the prefix of environment variables: "blogger-user" reads
 	// BLOGGER_USER__SERVER__LISTEN. Empty: no variable is a setting.
 	Service string
+	// Version is what --version prints.
+	Version string
 	// Args are the arguments of the process without the program's name.
 	Args []string
 	// Environ is the environment in the form of [os.Environ].
@@ -72,7 +74,7 @@ type Config struct {
 
 // Load reads all layers, checks them against the sections and validates each section: a section with a method
 // Validate() error has it called, on the value and not before all layers are in. It returns an [*Error] that holds all
-// problems found, or a [*HelpError] when the arguments ask for help. It reads files and nothing else, and may be called
+// problems found, or a [*HelpError] when the arguments ask for help or the version. It reads files and nothing else, and may be called
 // any number of times.
 func Load(src Sources, sections ...Section) (*Config, error) {
 	c, _, err := load(src, sections, nil, nil)

@@ -111,7 +111,7 @@ func TestErrorsOfAFile(t *testing.T) {
 
 func TestErrorsOfArguments(t *testing.T) {
 	t.Parallel()
-	const hint = "flags are --config FILE, --env NAME, --set KEY=VALUE and --help"
+	const hint = "flags are --config FILE, --env NAME, --set KEY=VALUE, --help and --version"
 	for name, tc := range map[string]struct {
 		args []string
 		want string
@@ -133,7 +133,7 @@ func TestErrorsOfArguments(t *testing.T) {
 		"no key":           {[]string{"--set", "=1"}, `--set: KEY has no value; write --set KEY=VALUE`},
 		"secret apart":     {[]string{"--set", "etcd.password", "hunter22"}, `--set: etcd.password has no value; write --set etcd.password=VALUE`},
 		"flag at the end":  {[]string{"--config"}, `arguments: flag --config needs a value; ` + hint},
-		"flag before flag": {[]string{"--env", "--help-me"}, "the configuration has 2 problems:\n  arguments: flag --env needs a value; " + hint + "\n" + `  arguments: unknown flag "--help-me"; ` + hint + "; a setting is given as --set help-me=VALUE"},
+		"flag before flag": {[]string{"--env", "--help-me"}, "the configuration has 2 problems:\n  arguments: flag --env needs a value; " + hint + "\n" + `  arguments: unknown flag "--help-me"; ` + hint},
 		"empty value":      {[]string{"--config="}, `arguments: flag --config needs a value; ` + hint},
 		"unknown flag":     {[]string{"--server.listen=:1"}, `arguments: unknown flag "--server.listen"; ` + hint + `; a setting is given as --set server.listen=VALUE`},
 		"near flag":        {[]string{"-config", "--confg=x"}, "the configuration has 2 problems:\n" + `  arguments: unknown flag "-config"; did you mean --config?` + "\n" + `  arguments: unknown flag "--confg"; did you mean --config?`},

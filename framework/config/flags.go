@@ -12,9 +12,10 @@ type options struct {
 	config, env string
 	set         []Setting
 	help        bool
+	version     bool
 }
 
-const flagHint = "flags are --config FILE, --env NAME, --set KEY=VALUE and --help"
+const flagHint = "flags are --config FILE, --env NAME, --set KEY=VALUE, --help and --version"
 
 // parseFlags reads the arguments and notes problems.
 func (ld *loader) parseFlags(args []string) options {
@@ -28,9 +29,12 @@ func (ld *loader) parseFlags(args []string) options {
 		case "-h", "--help":
 			opt.help = true
 			continue
+		case "--version":
+			opt.version = true
+			continue
 		case "--config", "--env", "--set":
 		default:
-			ld.problem(pos, "", "%s", strayArgument(name))
+			ld.problem(pos, "", "%s", ld.strayArgument(name))
 			continue
 		}
 		if !inline {
@@ -75,14 +79,30 @@ func (ld *loader) parseSet(opt *options, value string, args []string) []string {
 }
 
 // strayArgument says what is wrong with an argument that is no flag of ours. What stands behind "=" is not shown.
-func strayArgument(name string) string {
+func (ld *loader) strayArgument(name string) string {
 	if !strings.HasPrefix(name, "-") {
 		return fmt.Sprintf("unexpected argument %q; %s", shorten(name), flagHint)
 	}
-	if near := nearest("--"+strings.TrimLeft(name, "-"), []string{"--config", "--env", "--set", "--help"}); near != "" {
+	if near := nearest("--"+strings.TrimLeft(name, "-"), []string{"--config", "--env", "--set", "--help", "--version"}); near != "" {
 		return fmt.Sprintf("unknown flag %q; did you mean %s?", shorten(name), near)
 	}
-	return fmt.Sprintf("unknown flag %q; %s; a setting is given as --set %s=VALUE", shorten(name), flagHint, shorten(strings.TrimLeft(name, "-")))
+	text := fmt.Sprintf("unknown flag %q; %s", shorten(name), flagHint)
+	if key := strings.TrimLeft(name, "-"); ld.root.at(strings.Split(key, ".")) != nil {
+		text += fmt.Sprintf("; a setting is given as --set %s=VALUE", shorten(key))
+	}
+	return text
+}
+
+// version is the text of --version.
+func version(src *Sources) string {
+	name, v := src.Service, src.Version
+	if name == "" {
+		name = "service"
+	}
+	if v == "" {
+		v = "(no version: built without a repository, and NEWSVC_VERSION is not set)"
+	}
+	return name + " " + v
 }
 
 // usage is the text of --help.
@@ -100,6 +120,7 @@ func usage(service string, root *node) string {
 		"--env NAME\tread config.NAME.yaml over it (also NEWSVC_ENV)",
 		"--set KEY=VALUE\tset one key; may be repeated, wins over files and environment",
 		"-h, --help\tprint this text",
+		"--version\tprint the version of the binary",
 	} {
 		fmt.Fprintf(w, "  %s\n", line)
 	}

@@ -37,11 +37,14 @@ type Setting struct {
 	Position Position
 }
 
-// readLayers reads all layers in order of precedence. Only a request for help is an error; the rest are problems.
+// readLayers reads all layers in order of precedence. Only a request for help, or the version, is an error; the rest are problems.
 func (ld *loader) readLayers() error {
 	opt := ld.parseFlags(ld.src.Args)
 	if opt.help {
 		return &HelpError{Usage: usage(ld.src.Service, ld.root)}
+	}
+	if opt.version {
+		return &HelpError{Usage: version(&ld.src)}
 	}
 	ld.report = append(ld.report, "defaults")
 	ld.readFiles(opt)

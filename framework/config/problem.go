@@ -85,9 +85,9 @@ func (e *Error) Unwrap() []error {
 	return out
 }
 
-// HelpError is what [Load] returns when the arguments hold -h or --help: print Usage to stdout and exit with 0.
+// HelpError is what [Load] returns when the arguments hold -h, --help or --version: print Usage to stdout and exit with 0.
 type HelpError struct {
-	// Usage lists the flags and every key with its type and default.
+	// Usage lists the flags and every key with its type and default, or is the name and version of the service.
 	Usage string
 }
 

@@ -93,7 +93,7 @@ func TestErrorsAboutSecretsDoNotShowThem(t *testing.T) {
 		"environment":     {"", env("BLOGGER_USER__ETCD__PIN=hunter"), `env BLOGGER_USER__ETCD__PIN: etcd.pin: *** is not a whole number that can be read as int`},
 		"flag":            {"", args("--set", "etcd.pin=hunter"), `--set: etcd.pin: *** is not a whole number that can be read as int`},
 		"misspelt":        {"", args("--set", "etcd.pasword=hunter"), `--set: unknown key "etcd.pasword"; did you mean "etcd.password"?`},
-		"as a flag":       {"", args("--etcd.password=hunter"), `arguments: unknown flag "--etcd.password"; flags are --config FILE, --env NAME, --set KEY=VALUE and --help; a setting is given as --set etcd.password=VALUE`},
+		"as a flag":       {"", args("--etcd.password=hunter"), `arguments: unknown flag "--etcd.password"; flags are --config FILE, --env NAME, --set KEY=VALUE, --help and --version; a setting is given as --set etcd.password=VALUE`},
 		"Validate":        {"etcd: {password: hunter}", nil, `config.yaml:1:18: etcd.password: "***" is too short; write 8 characters`},
 		"Validate short":  {`etcd: {password: "pass"}`, nil, `config.yaml:1:18: etcd.password: "***" is too short; write 8 characters`},
 		"Validate quoted": {`etcd: {password: "hun\"ter"}`, nil, `config.yaml:1:18: etcd.password: "***" is too short; write 8 characters`},
@@ -143,6 +143,7 @@ flags:
   --env NAME       read config.NAME.yaml over it (also NEWSVC_ENV)
   --set KEY=VALUE  set one key; may be repeated, wins over files and environment
   -h, --help       print this text
+  --version        print the version of the binary
 
 keys, with type and default (the environment variable of a key is BLOG__ and the key, upper case, "__" for ".", "_" for "-"):
   server.listen              text          ":9000"

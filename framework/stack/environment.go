@@ -43,6 +43,7 @@ func FromProcess(service string) *Environment {
 	if info, ok := debug.ReadBuildInfo(); ok && env.Version == "" && info.Main.Version != "(devel)" {
 		env.Version = info.Main.Version
 	}
+	env.Sources.Version = env.Version
 	return env.Filled()
 }
 

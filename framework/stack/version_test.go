@@ -10,6 +10,9 @@ import (
 func TestVersionOfAnImage(t *testing.T) {
 	without := stack.FromProcess("s").Version
 	t.Setenv("NEWSVC_VERSION", "v1.2.3-4-gabcdef0")
+	if got := stack.FromProcess("s").Sources.Version; got != "v1.2.3-4-gabcdef0" {
+		t.Errorf("--version prints %q", got)
+	}
 	if got := stack.FromProcess("s").Version; got != "v1.2.3-4-gabcdef0" {
 		t.Errorf("the version is %q, want that of the environment", got)
 	}
