@@ -8,9 +8,9 @@ import (
 	"github.com/newsvc/newsvc/framework/internal/etcdlink"
 )
 
-// Trouble is why the endpoints of etcd can't be talked to: what the last connection to one of them ended with, such as a
+// ConnError is why the endpoints of etcd can't be talked to: what the last connection to one of them ended with, such as a
 // certificate that is not trusted.
-type Trouble struct {
+type ConnError struct {
 	// Endpoint is host:port.
 	Endpoint string
 	// Err is the cause.
@@ -24,20 +24,20 @@ type Trouble struct {
 }
 
 // Error is the cause and what to do.
-func (t *Trouble) Error() string { return t.Err.Error() + "; " + t.Remedy }
+func (t *ConnError) Error() string { return t.Err.Error() + "; " + t.Remedy }
 
 // Unwrap returns the cause.
-func (t *Trouble) Unwrap() error { return t.Err }
+func (t *ConnError) Unwrap() error { return t.Err }
 
 // Why returns what the last connections of a client made by [New] failed with; nil when one of the endpoints was reached,
 // or none was tried yet. Without endpoints it is about all of the client's.
-func Why(cli *clientv3.Client, endpoints ...string) *Trouble {
+func Why(cli *clientv3.Client, endpoints ...string) *ConnError {
 	return trouble(etcdlink.Of(cli).Failure(orAll(cli, endpoints)...))
 }
 
 // Hopeless connects, and waits until each of the endpoints failed in a way that no repetition mends; it says why. It returns
 // nil when ctx ends before. A call waits for a connection as long as its context lets it; this tells when to end it.
-func Hopeless(ctx context.Context, cli *clientv3.Client, endpoints ...string) *Trouble {
+func Hopeless(ctx context.Context, cli *clientv3.Client, endpoints ...string) *ConnError {
 	cli.ActiveConnection().Connect()
 	return trouble(etcdlink.Of(cli).Hopeless(ctx, orAll(cli, endpoints)...))
 }
@@ -49,9 +49,9 @@ func orAll(cli *clientv3.Client, endpoints []string) []string {
 	return endpoints
 }
 
-func trouble(f *etcdlink.Failure) *Trouble {
+func trouble(f *etcdlink.ConnError) *ConnError {
 	if f == nil {
 		return nil
 	}
-	return &Trouble{Endpoint: f.Endpoint, Err: f.Err, Remedy: f.Remedy(), Scheme: f.Scheme(), Certain: f.Certain()}
+	return &ConnError{Endpoint: f.Endpoint, Err: f.Err, Remedy: f.Remedy(), Scheme: f.Scheme(), Certain: f.Certain()}
 }

@@ -124,4 +124,3 @@ func TestTroubleIsOver(t *testing.T) {
 		t.Errorf("why = %+v, want nothing", why)
 	}
 }
-

@@ -35,7 +35,7 @@ func answersTLS(addr string) bool {
 }
 
 // plainPort finds out about a port that hung up on TLS: etcd answers a question in plaintext.
-func (l *Link) plainPort(f *Failure) *Failure {
+func (l *Link) plainPort(f *ConnError) *ConnError {
 	if f.kind != other || !hungUp(f.Err) {
 		return f
 	}
@@ -56,7 +56,7 @@ func (l *Link) plainPort(f *Failure) *Failure {
 	if !plain {
 		return f
 	}
-	return &Failure{Endpoint: f.Endpoint, Err: errors.New("it hangs up on TLS"), kind: speaksPlain}
+	return &ConnError{Endpoint: f.Endpoint, Err: errors.New("it hangs up on TLS"), kind: speaksPlain}
 }
 
 func hungUp(err error) bool {

@@ -24,7 +24,7 @@ type Link struct {
 // end is what is known of one endpoint. It was never heard of while both are unset.
 type end struct {
 	good    bool // the last connection got an answer
-	failure *Failure
+	failure *ConnError
 }
 
 type key struct{}
@@ -42,14 +42,14 @@ func Of(cli *clientv3.Client) *Link {
 
 // Failure is why none of the endpoints can be talked to: of those that failed the one that tells most. It is nil when one of
 // them was reached at the last attempt, or none was tried yet. Endpoints may have a scheme.
-func (l *Link) Failure(endpoints ...string) *Failure {
+func (l *Link) Failure(endpoints ...string) *ConnError {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.worst(endpoints)
 }
 
-func (l *Link) worst(endpoints []string) *Failure {
-	var found *Failure
+func (l *Link) worst(endpoints []string) *ConnError {
+	var found *ConnError
 	for _, ep := range endpoints {
 		switch e := l.ends[address(ep)]; {
 		case e == nil:
@@ -64,7 +64,7 @@ func (l *Link) worst(endpoints []string) *Failure {
 
 // Hopeless waits until each of the endpoints failed in a way that no repetition mends, and returns one of the failures. It
 // returns nil when ctx ends before.
-func (l *Link) Hopeless(ctx context.Context, endpoints ...string) *Failure {
+func (l *Link) Hopeless(ctx context.Context, endpoints ...string) *ConnError {
 	for {
 		l.mu.Lock()
 		f, all := l.worst(endpoints), true
@@ -92,7 +92,7 @@ func (l *Link) Hopeless(ctx context.Context, endpoints ...string) *Failure {
 func (l *Link) reached(addr string) { l.note(addr, &end{good: true}) }
 
 // failed notes why a connection to an endpoint came to nothing.
-func (l *Link) failed(f *Failure) { l.note(f.Endpoint, &end{failure: f}) }
+func (l *Link) failed(f *ConnError) { l.note(f.Endpoint, &end{failure: f}) }
 
 func (l *Link) note(addr string, e *end) {
 	l.mu.Lock()
@@ -108,7 +108,7 @@ func (l *Link) note(addr string, e *end) {
 }
 
 // last is the failure of an endpoint as it stands.
-func (l *Link) last(addr string) *Failure {
+func (l *Link) last(addr string) *ConnError {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e := l.ends[addr]; e != nil {

@@ -11,8 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Failure is why a connection to an endpoint of etcd failed.
-type Failure struct {
+// ConnError is why a connection to an endpoint of etcd failed.
+type ConnError struct {
 	// Endpoint is host:port.
 	Endpoint string
 	// Err is what the connection, or the handshake of TLS, ended with.
@@ -36,10 +36,10 @@ const (
 )
 
 // Error is the cause alone, without what to do.
-func (f *Failure) Error() string { return f.Err.Error() }
+func (f *ConnError) Error() string { return f.Err.Error() }
 
 // Unwrap returns the cause and the error of the call that it explains.
-func (f *Failure) Unwrap() []error {
+func (f *ConnError) Unwrap() []error {
 	if f.told == nil {
 		return []error{f.Err}
 	}
@@ -47,11 +47,11 @@ func (f *Failure) Unwrap() []error {
 }
 
 // Certain reports whether it stays so until somebody changes the settings, or etcd. It is false of nil.
-func (f *Failure) Certain() bool { return f != nil && f.kind != other }
+func (f *ConnError) Certain() bool { return f != nil && f.kind != other }
 
 // Scheme is what has to stand before the address for etcd to be talked to: https or http when it was spoken to in the other
 // way, else empty.
-func (f *Failure) Scheme() string {
+func (f *ConnError) Scheme() string {
 	switch f.kind {
 	case speaksTLS:
 		return "https"
@@ -62,7 +62,7 @@ func (f *Failure) Scheme() string {
 }
 
 // Remedy is what to do about it, in terms of a service's settings.
-func (f *Failure) Remedy() string {
+func (f *ConnError) Remedy() string {
 	switch f.kind {
 	case authority:
 		return "set etcd.tls.ca to the file of the authority that signed etcd's certificate"
@@ -105,8 +105,8 @@ func Silent(cli *clientv3.Client, err error) error {
 }
 
 // ofHandshake tells what the handshake of TLS ended with.
-func ofHandshake(addr string, err error) *Failure {
-	f := &Failure{Endpoint: addr, Err: err, kind: handshake}
+func ofHandshake(addr string, err error) *ConnError {
+	f := &ConnError{Endpoint: addr, Err: err, kind: handshake}
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
@@ -120,7 +120,7 @@ func ofHandshake(addr string, err error) *Failure {
 	case errors.As(err, &invalid):
 		f.kind = outdated
 	case errors.As(err, &plain):
-		f.kind, f.Err = speaksPlain, errors.New("tls: " + plain.Msg) // without the bytes of the record
+		f.kind, f.Err = speaksPlain, errors.New("tls: "+plain.Msg) // without the bytes of the record
 	case strings.Contains(text, "tls: certificate required"):
 		f.kind = demanded
 	case strings.Contains(text, "remote error: tls:"):

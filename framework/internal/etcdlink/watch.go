@@ -29,7 +29,7 @@ func (l *Link) DialOptions(conf *tls.Config) []grpc.DialOption {
 func (l *Link) dial(ctx context.Context, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil && !errors.Is(err, context.Canceled) {
-		l.failed(&Failure{Endpoint: addr, Err: err})
+		l.failed(&ConnError{Endpoint: addr, Err: err})
 	}
 	return conn, err
 }
@@ -99,7 +99,7 @@ func (c *heard) Read(p []byte) (int, error) {
 	case c.asked() || answersTLS(c.addr):
 		c.link.failed(c.tlsPort())
 	default:
-		c.link.failed(&Failure{Endpoint: c.addr, Err: fmt.Errorf("it hung up before a word: %w", err)})
+		c.link.failed(&ConnError{Endpoint: c.addr, Err: fmt.Errorf("it hung up before a word: %w", err)})
 	}
 	return n, err
 }
@@ -107,8 +107,8 @@ func (c *heard) Read(p []byte) (int, error) {
 // alertRecord is the first byte of what a port that speaks TLS may say to who does not.
 const alertRecord = 0x15
 
-func (c *heard) tlsPort() *Failure {
-	return &Failure{Endpoint: c.addr, Err: errors.New("it hangs up on plaintext"), kind: speaksTLS}
+func (c *heard) tlsPort() *ConnError {
+	return &ConnError{Endpoint: c.addr, Err: errors.New("it hangs up on plaintext"), kind: speaksTLS}
 }
 
 // asked reports whether it is known already that the port speaks TLS.

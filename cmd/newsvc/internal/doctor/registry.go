@@ -59,7 +59,7 @@ func (x *examination) members(ctx context.Context, cli *clientv3.Client, r Regis
 		status, err := ask(ctx, cli, ep, etcdTimeout/time.Duration(min(len(r.Etcd.Endpoints), 2)))
 		if err != nil {
 			silent, last = append(silent, ep), shorten(err)
-			if t := (*etcdclient.Trouble)(nil); errors.As(err, &t) {
+			if t := (*etcdclient.ConnError)(nil); errors.As(err, &t) {
 				scheme = t.Scheme
 			}
 			continue
@@ -141,11 +141,11 @@ func firstLine(err error) string {
 
 // shorten leaves the last part of an error of gRPC: what the connection ended with.
 func shorten(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, new(*etcdclient.Trouble)) {
+	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, new(*etcdclient.ConnError)) {
 		return "no answer"
 	}
 	text := err.Error()
-	if t := (*etcdclient.Trouble)(nil); errors.As(err, &t) && !t.Certain {
+	if t := (*etcdclient.ConnError)(nil); errors.As(err, &t) && !t.Certain {
 		text = t.Err.Error() // what to do is said otherwise
 	}
 	for _, before := range []string{"error while dialing: ", "connect: "} {

@@ -301,7 +301,7 @@ func (r *Registry) unreachable(ctx context.Context, err error) error {
 }
 
 // remedy is what to do about an etcd that will never answer as it is spoken to.
-func (r *Registry) remedy(t *etcdclient.Trouble) string {
+func (r *Registry) remedy(t *etcdclient.ConnError) string {
 	fix := "--etcd "
 	switch {
 	case r.Place.How == locate.HowEnv:

@@ -1,6 +1,7 @@
 package calltest
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // TLS speaks TLS in front of a port that does not, as an etcd with certificates does.
@@ -58,10 +60,12 @@ func (s *TLS) Close() error {
 
 func forward(conn net.Conn, backend string) {
 	defer conn.Close()
-	if err := conn.(*tls.Conn).Handshake(); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := conn.(*tls.Conn).HandshakeContext(ctx); err != nil {
 		return
 	}
-	to, err := net.Dial("tcp", backend)
+	to, err := new(net.Dialer).DialContext(ctx, "tcp", backend)
 	if err != nil {
 		return
 	}
