@@ -2,8 +2,8 @@
 // configuration, discovery and profiles, on one HTTP listener of its own. It knows nothing about what it serves: the
 // handlers are given to it, and what is not given is not there.
 //
-// It has no authentication. It listens on loopback unless configured otherwise; where it is opened to a network, the
-// network or mTLS must keep strangers away.
+// It listens on loopback unless configured otherwise. Where it is opened to a network, anybody there may ask for probes, metrics and
+// discovery; settings and profiles are shown, and log levels changed, only for this machine and for who has a client certificate.
 package admin
 
 import (
@@ -23,8 +23,12 @@ type Config struct {
 	// Enabled starts the listener. Default true.
 	Enabled bool `config:"enabled"`
 	// Listen is the host:port to listen on. Default "127.0.0.1:9001", which only the same machine reaches; ":9001"
-	// opens it to probes and scrapers, and to everybody else on that network.
+	// opens it to probes and scrapers, and to everybody else on that network: see Remote.
 	Listen string `config:"listen"`
+	// Remote answers everything to everybody who reaches the listener. Default false: settings and profiles are shown, and log
+	// levels changed, only for requests of this machine, such as those of kubectl port-forward, and for those with a client
+	// certificate that tls.client_ca has signed.
+	Remote bool `config:"remote"`
 	// TLS names certificate files; empty is plaintext. Default: empty.
 	TLS httpserver.TLSConfig `config:"tls"`
 	// Pprof serves profiles under /debug/pprof/. They cost nothing until they are asked for, and show memory contents
@@ -43,6 +47,13 @@ func (c Config) http() httpserver.Config {
 	h.TLS = c.TLS
 	h.MaxBodyBytes = 64 << 10
 	return h
+}
+
+func (c Config) handler(h Handlers) http.Handler {
+	if c.Remote {
+		return Handler(h, c.Pprof)
+	}
+	return guarded(Handler(h, c.Pprof))
 }
 
 // Handlers are what is mounted; a nil one is left out.
@@ -67,15 +78,15 @@ type page struct {
 // New returns the listener with everything mounted; it does nothing before [httpserver.Server.Listen] and
 // [httpserver.Server.Start]. Config.Enabled is for the caller to look at. Log may be nil.
 func New(cfg Config, h Handlers, log *zap.Logger, opts ...httpserver.Option) (*httpserver.Server, error) {
-	s, err := httpserver.New(cfg.http(), Handler(h, cfg.Pprof), log, opts...)
+	s, err := httpserver.New(cfg.http(), cfg.handler(h), log, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	return s, nil
 }
 
-// Handler returns the mounted handlers without a listener. Requests that change something are refused when a browser
-// sends them from a page of another origin.
+// Handler returns the mounted handlers without a listener, and without [Config.Remote]: it answers whoever asks. Requests that
+// change something are refused when a browser sends them from a page of another origin.
 func Handler(h Handlers, profiles bool) http.Handler {
 	mux := http.NewServeMux()
 	pages := []page{{"/healthz", "answers ok while the process lives"}}

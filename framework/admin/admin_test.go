@@ -2,6 +2,8 @@ package admin_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"maps"
 	"net/http"
@@ -131,5 +133,47 @@ func TestMistakesInTheConfigAreErrors(t *testing.T) {
 	cfg.Listen = "9001"
 	if _, err := admin.New(cfg, all(), nil); err == nil || !strings.Contains(err.Error(), `listen: "9001"`) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// Strangers are those that come from another machine without a certificate.
+func TestStrangersSeeNoSettingsAndChangeNothing(t *testing.T) {
+	t.Parallel()
+	cfg := admin.DefaultConfig()
+	verified := &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{}}}}
+	for name, tc := range map[string]struct {
+		remote bool
+		from   string
+		tls    *tls.ConnectionState
+		open   bool
+	}{
+		"another machine":              {false, "10.0.0.7:4711", nil, false},
+		"another machine, IPv6":        {false, "[2001:db8::7]:4711", nil, false},
+		"unverified TLS":               {false, "10.0.0.7:4711", &tls.ConnectionState{}, false},
+		"a client certificate":         {false, "10.0.0.7:4711", verified, true},
+		"this machine":                 {false, "127.0.0.1:4711", nil, true},
+		"this machine, IPv6":           {false, "[::1]:4711", nil, true},
+		"this machine, IPv4 in IPv6":   {false, "[::ffff:127.0.0.1]:4711", nil, true},
+		"another machine, opened":      {true, "10.0.0.7:4711", nil, true},
+		"who knows where it came from": {false, "@", nil, false},
+	} {
+		cfg.Remote = tc.remote
+		h := admin.ServedBy(cfg, all())
+		for what, private := range map[string]bool{
+			"GET /healthz": false, "GET /readyz": false, "GET /metrics": false, "GET /debug/discovery": false, "GET /": false, "GET /log/level": false,
+			"PUT /log/level": true, "GET /debug/config": true, "GET /debug/pprof/": true, "GET /debug/pprof/heap": true, "POST /debug/pprof/symbol": true,
+		} {
+			method, path, _ := strings.Cut(what, " ")
+			r := httptest.NewRequestWithContext(t.Context(), method, "http://10.0.0.1:9001"+path, http.NoBody)
+			r.RemoteAddr, r.TLS = tc.from, tc.tls
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if refused := w.Code == http.StatusForbidden; refused != (private && !tc.open) {
+				t.Errorf("%s, %s: %d", name, what, w.Code)
+			}
+			if w.Code == http.StatusForbidden && (!strings.Contains(w.Body.String(), "admin.tls.client_ca") || !strings.Contains(w.Body.String(), "admin.remote: true")) {
+				t.Errorf("%s: it says %q, which is no help", what, w.Body)
+			}
+		}
 	}
 }

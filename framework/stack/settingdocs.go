@@ -6,8 +6,9 @@ package stack
 func settingDocs() map[string]string {
 	return map[string]string{
 		"github.com/newsvc/newsvc/framework/admin.Config.Enabled":                     "Enabled starts the listener. Default true.",
-		"github.com/newsvc/newsvc/framework/admin.Config.Listen":                      "Listen is the host:port to listen on. Default \"127.0.0.1:9001\", which only the same machine reaches; \":9001\" opens it to probes and scrapers, and to everybody else on that network.",
+		"github.com/newsvc/newsvc/framework/admin.Config.Listen":                      "Listen is the host:port to listen on. Default \"127.0.0.1:9001\", which only the same machine reaches; \":9001\" opens it to probes and scrapers, and to everybody else on that network: see Remote.",
 		"github.com/newsvc/newsvc/framework/admin.Config.Pprof":                       "Pprof serves profiles under /debug/pprof/. They cost nothing until they are asked for, and show memory contents to whoever asks. Default true.",
+		"github.com/newsvc/newsvc/framework/admin.Config.Remote":                      "Remote answers everything to everybody who reaches the listener. Default false: settings and profiles are shown, and log levels changed, only for requests of this machine, such as those of kubectl port-forward, and for those with a client certificate that tls.client_ca has signed.",
 		"github.com/newsvc/newsvc/framework/admin.Config.TLS":                         "TLS names certificate files; empty is plaintext. Default: empty.",
 		"github.com/newsvc/newsvc/framework/auth.Config.Enabled":                      "Enabled switches authentication and authorization on. From then on a method can be called only by those whom a rule or the method's own option in its .proto file admits. Default: false, everybody may call everything.",
 		"github.com/newsvc/newsvc/framework/auth.Config.JWT":                          "JWT says which bearer tokens are good. Default: none are.",
