@@ -172,11 +172,16 @@ func TestDocumentsThatAreNoMessagesArePointedAt(t *testing.T) {
 	if err := os.WriteFile(file, []byte("{}\n{\n  \"nope\": 1\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	broken := filepath.Join(dir, "broken.json")
+	if err := os.WriteFile(broken, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct{ method, data, what, at, fix string }{
 		{"UnaryCall", `{"paylod":{}}`, `-d is not a SimpleRequest: unknown field "paylod" (has: `, "-d:1:2", `write "payload" in place of "paylod"`},
 		{"UnaryCall", `{"payload":{"bdy":""}}`, `-d is not a SimpleRequest: unknown field "bdy" (has: body, type)`, "-d:1:13", `write "body" in place of "bdy"`},
 		{"UnaryCall", "{\"responseSize\":\n \"x\"}", `-d is not a SimpleRequest: invalid value for int32 field responseSize: "x"`, "-d:2:2", ""},
 		{"UnaryCall", `{"payload":`, `-d is not a SimpleRequest: `, "", "-d '{"},
+		{"UnaryCall", "@" + broken, broken + " is not a SimpleRequest: ", "", "-d '{"},
 		{"UnaryCall", `{} {}`, "UnaryCall takes one SimpleRequest, and -d has more", "", "one call for each"},
 		{"FullDuplexCall", "@" + file, file + ` is not a StreamingOutputCallRequest: unknown field "nope"`, file + ":3:3", ""},
 		{"FullDuplexCall", `{} {"nope":1}`, `-d is not a StreamingOutputCallRequest: unknown field "nope"`, "-d:1:5", ""},

@@ -91,7 +91,7 @@ func (d *Documents) wrong(desc protoreflect.MessageDescriptor, raw []byte, start
 	p := &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("%s is not a %s: %s", d.name, desc.Name(), strings.TrimSpace(text)), At: at, Err: err}
 	var plain any
 	if json.Unmarshal(raw, &plain) != nil {
-		p.Fix = d.name + " '" + Skeleton(desc) + "'"
+		p.Fix = "-d '" + Skeleton(desc) + "'"
 		return p
 	}
 	if field, in := unknownField(plain, desc); in != nil {
@@ -100,7 +100,7 @@ func (d *Documents) wrong(desc protoreflect.MessageDescriptor, raw []byte, start
 		if near := nearest.Word(field, known); near != "" {
 			p.Fix = fmt.Sprintf("write %q in place of %q", near, field)
 		} else if in == desc {
-			p.Fix = d.name + " '" + Skeleton(desc) + "'"
+			p.Fix = "-d '" + Skeleton(desc) + "'"
 		}
 	}
 	return p

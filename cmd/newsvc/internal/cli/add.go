@@ -66,6 +66,7 @@ already gets its stub.`,
 	}
 	cmd.Flags().StringVar(&o.Service, "service", "", "proto `service` that gets the method; needed when there are several")
 	cmd.Flags().StringVar(&o.Stream, "stream", "none", "which `side` sends more than one message: none, server, client or bidi")
+	choices(cmd, "stream", "none", "server", "client", "bidi")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "list the files, write nothing")
 	return cmd
 }

@@ -140,6 +140,7 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 	}
 	root.PersistentFlags().StringVarP(&g.dir, "dir", "C", ".", "work in this `directory`")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "text", "`form` of the result on stdout: text or json")
+	choices(root, "output", "text", "json")
 	root.PersistentFlags().BoolVarP(&g.quiet, "quiet", "q", false, "no progress on stderr, errors only")
 	root.SetFlagErrorFunc(g.flagError)
 	root.SetHelpCommand(newHelp(g))

@@ -50,6 +50,12 @@ registered, and their methods. Names come from the registry when they are asked 
 
 type completer = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective)
 
+// choices completes the values of a flag that has few.
+func choices(cmd *cobra.Command, flag string, values ...string) {
+	// The error would be that there is no such flag, which completing it would show.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
 // completeServices completes the first argument as the name of a service that is registered.
 func completeServices(where *locate.Flags) completer {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {

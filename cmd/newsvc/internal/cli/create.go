@@ -63,10 +63,11 @@ lack what the service needs. The project is built afterwards (--no-verify skips 
 	}
 	cmd.Flags().StringVar(&o.Module, "module", "", "`path` of the Go module (default example.com/NAME)")
 	cmd.Flags().StringVar(&o.Kind, "kind", scaffold.Service, "`what` it is: service (gRPC) or gateway (HTTP)")
-	cmd.Flags().StringVar(&o.Overlay, "template", "", "`directory` with files to add, or to take the place of those of the template; *.tmpl are rendered")
+	cmd.Flags().StringVar(&o.Overlay, "template", "", "`directory` with files to add, or to take the place of those of the template; *.tmpl are rendered: [[.Service]], [[.Module]], [[.Package]]")
 	cmd.Flags().StringVar(&o.FrameworkFlag, "framework", "", "`version` of newsvc to require, or the directory of a checkout (default: the one this newsvc is from)")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "list the files, write nothing")
 	cmd.Flags().BoolVar(&o.NoVerify, "no-verify", false, "do not build the project")
+	choices(cmd, "kind", scaffold.Service, scaffold.Gateway)
 	cmd.SetFlagErrorFunc(g.createFlagError)
 	return cmd
 }
