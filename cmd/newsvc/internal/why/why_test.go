@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -199,13 +198,33 @@ func TestAUsableCalleeIsSaidToBeUsable(t *testing.T) {
 	w.expect(q, problem.Environment, "no caller answers", "connection refused")
 }
 
+// scene is something that keeps a caller from its callee, with real processes, and what is asked then.
+type scene struct {
+	*world
+	asked why.Query
+	// server is the instance that it is about, and process its process; zero when it is about none.
+	server  stack.Ready
+	process *os.Process
+}
+
+func (s scene) says(exit int, lines ...string) {
+	s.t.Helper()
+	s.expect(s.asked, exit, lines...)
+}
+
+func wrongPrefix(t *testing.T) scene {
+	t.Helper()
+	w, _ := newWorld(t)
+	server, p := w.start(calltest.Service{Name: callee, Prefix: "/newsvc/eu"})
+	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
+	return scene{w, w.query(callee), server, p}
+}
+
 func TestCauseWrongPrefix(t *testing.T) {
 	t.Parallel()
-	w, _ := newWorld(t)
-	server, _ := w.start(calltest.Service{Name: callee, Prefix: "/newsvc/eu"})
-	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
-	w.expect(w.query(callee), problem.NotFound,
-		"wrong prefix: below /newsvc/eu there is "+server.GRPC,
+	s := wrongPrefix(t)
+	s.says(problem.NotFound,
+		"wrong prefix: below /newsvc/eu there is "+s.server.GRPC,
 		"ERROR wrong prefix: blogger-user is registered below /newsvc/eu, and looked for below /newsvc/default",
 		"fix: discovery.prefix: /newsvc/eu in the config.yaml of the caller")
 }
@@ -218,38 +237,56 @@ func TestCauseWrongPrefixOfTheCallerAlone(t *testing.T) {
 	w.expect(w.query(callee), problem.Conflict, "ERROR wrong prefix: blogger-user is registered below /newsvc/default, and gateway ", " looks below /newsvc/eu")
 }
 
-func TestCauseTypo(t *testing.T) {
-	t.Parallel()
+func typo(t *testing.T) scene {
+	t.Helper()
 	w, _ := newWorld(t)
 	w.start(calltest.Service{Name: callee})
 	w.start(calltest.Service{Name: caller, Client: true, Callee: "bloger-user"})
-	w.expect(w.query("bloger-user"), problem.NotFound,
+	return scene{world: w, asked: w.query("bloger-user")}
+}
+
+func TestCauseTypo(t *testing.T) {
+	t.Parallel()
+	typo(t).says(problem.NotFound,
 		"ERROR no instance of bloger-user is registered; did you mean blogger-user?",
 		`fix: newsvc why blogger-user      in main.go: app.Client("blogger-user", ...)`)
 }
 
-func TestCauseEtcdFrozen(t *testing.T) {
-	t.Parallel()
+// etcdFrozen is an etcd that answers nobody any more, after the caller has learned what there is.
+func etcdFrozen(t *testing.T) scene {
+	t.Helper()
 	w, etcd := newWorld(t)
 	w.start(calltest.Service{Name: callee})
 	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
 	w.expect(w.query(callee), 0, "1 usable")
 	freeze(t, etcd)
-	// What the caller knows still serves: that is no error.
-	w.expect(w.query(callee), 0, "etcd does not answer: no answer from etcd at "+w.etcd, "what callers know may be old", "sees 1 instance, 1 usable")
-	w.expect(w.query(callee), 0, "failing since")
+	return scene{world: w, asked: w.query(callee), process: etcd}
 }
 
-func TestCauseServerStopped(t *testing.T) {
+func TestCauseEtcdFrozen(t *testing.T) {
 	t.Parallel()
+	s := etcdFrozen(t)
+	// What the caller knows still serves: that is no error.
+	s.says(0, "etcd does not answer: no answer from etcd at "+s.etcd, "what callers know may be old", "sees 1 instance, 1 usable")
+	s.says(0, "failing since")
+}
+
+func serverStopped(t *testing.T) scene {
+	t.Helper()
 	w, _ := newWorld(t)
 	server, p := w.start(calltest.Service{Name: callee})
 	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
 	w.expect(w.query(callee), 0, "1 usable")
 	freeze(t, p)
-	w.expect(w.query(callee), problem.Conflict,
+	return scene{w, w.query(callee), server, p}
+}
+
+func TestCauseServerStopped(t *testing.T) {
+	t.Parallel()
+	s := serverStopped(t)
+	s.says(problem.Conflict,
 		"takes connections and answers nothing: its process is stopped (SIGSTOP, a debugger) or overloaded; pid ",
-		fmt.Sprintf("fix: kill -CONT %d", server.PID))
+		fmt.Sprintf("fix: kill -CONT %d", s.server.PID))
 }
 
 func freeze(t *testing.T, p *os.Process) {
@@ -259,38 +296,41 @@ func freeze(t *testing.T, p *os.Process) {
 	}
 }
 
-func TestCauseEjected(t *testing.T) {
-	t.Parallel()
+// ejected is a sick instance among three that are well.
+func ejected(t *testing.T) scene {
+	t.Helper()
 	w, _ := newWorld(t)
 	w.start(calltest.Service{Name: callee})
 	w.start(calltest.Service{Name: callee})
 	w.start(calltest.Service{Name: callee})
 	sick, p := w.start(calltest.Service{Name: callee, Sick: true})
 	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
+	return scene{w, w.query(callee), sick, p}
+}
+
+func TestCauseEjected(t *testing.T) {
+	t.Parallel()
+	s := ejected(t)
 	lineOf := func(pattern string) {
-		like := regexp.MustCompile(`NOT USABLE +READY +takes no calls: ` + pattern)
-		eventually(t, "the sick instance to be "+pattern, func() bool {
-			text, _ := w.ask(w.query(callee))
-			for l := range strings.Lines(text) {
-				if strings.Contains(l, sick.GRPC) && like.MatchString(l) {
-					return true
-				}
-			}
-			return false
-		})
+		s.line(0, s.server.GRPC, `NOT USABLE +READY +takes no calls: `+pattern)
 	}
 	lineOf(`ejected until \d\d:\d\d:\d\d \(in [0-9.]+m?s\): .*(in a row failed|of its last calls failed)`)
-	freeze(t, p) // so that it is asked after its sentence, and does not answer
+	freeze(t, s.process) // so that it is asked after its sentence, and does not answer
 	lineOf(`ejected, being probed: its health service did not answer within 1s \(ejected [0-9.]+m?s ago: `)
-	w.expect(w.query(callee), 0, "sees 4 instances, 3 usable") // which is no error: others take the calls
+	s.says(0, "sees 4 instances, 3 usable") // which is no error: others take the calls
+}
+
+func loopbackAdvertised(t *testing.T) scene {
+	t.Helper()
+	w, _ := newWorld(t)
+	server, p := w.start(calltest.Service{Name: callee, Advertise: "127.0.0.1:1"}) // as it looks from another machine: nobody is there
+	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
+	return scene{w, w.query(callee), server, p}
 }
 
 func TestCauseLoopbackAdvertised(t *testing.T) {
 	t.Parallel()
-	w, _ := newWorld(t)
-	w.start(calltest.Service{Name: callee, Advertise: "127.0.0.1:1"}) // as it looks from another machine: nobody is there
-	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
-	w.expect(w.query(callee), problem.Conflict,
+	loopbackAdvertised(t).says(problem.Conflict,
 		"it advertises a loopback address, which leads every caller to its own machine",
 		"fix: registration.advertise: HOST in its config.yaml")
 }
