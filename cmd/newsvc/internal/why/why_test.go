@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,8 +28,11 @@ import (
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
-// envEtcd makes this process an etcd that listens there.
-const envEtcd = "WHY_ETCD"
+// envEtcd makes this process an etcd that writes its address into that file; it listens at envListen, which may be empty.
+const (
+	envEtcd   = "WHY_ETCD"
+	envListen = "WHY_ETCD_LISTEN"
+)
 
 func TestMain(m *testing.M) {
 	if code, ran := calltest.Main(); ran {
@@ -42,7 +46,7 @@ func TestMain(m *testing.M) {
 
 // etcdMain is an etcd that lives until it is killed; it writes where it listens into a file.
 func etcdMain(file string) int {
-	etcd, err := devetcd.Start(context.Background(), devetcd.Config{Fast: true})
+	etcd, err := devetcd.Start(context.Background(), devetcd.Config{Fast: true, ClientAddr: os.Getenv(envListen)})
 	if err == nil {
 		err = os.WriteFile(file+".tmp", []byte(etcd.Addr()), 0o600)
 	}
@@ -62,6 +66,7 @@ type world struct {
 	t    *testing.T
 	etcd string
 	devs []devrecord.Record
+	on   []string // the command that starts programs on another machine; empty: on this one
 }
 
 func limit(t *testing.T) context.Context {
@@ -86,10 +91,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // spawn starts this program in another role. It is killed, and waited for, at the end of the test.
-func spawn(t *testing.T, env string) *os.Process {
+func spawn(t *testing.T, on []string, env ...string) *os.Process {
 	t.Helper()
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0])
-	cmd.Env = append(os.Environ(), env)
+	line := append(slices.Clone(on), os.Args[0])
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), line[0], line[1:]...)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -103,9 +109,15 @@ func spawn(t *testing.T, env string) *os.Process {
 
 func newWorld(t *testing.T) (*world, *os.Process) {
 	t.Helper()
+	return newWorldOn(t, nil, "")
+}
+
+// newWorldOn has its etcd listen at an address of the machine that on leads to.
+func newWorldOn(t *testing.T, on []string, listen string) (*world, *os.Process) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "etcd")
-	p := spawn(t, envEtcd+"="+file)
-	w := &world{t: t}
+	p := spawn(t, on, envEtcd+"="+file, envListen+"="+listen)
+	w := &world{t: t, on: on}
 	eventually(t, "etcd", func() bool {
 		addr, err := os.ReadFile(file)
 		w.etcd = string(addr)
@@ -118,7 +130,7 @@ func newWorld(t *testing.T) (*world, *os.Process) {
 func (w *world) start(o calltest.Service) (stack.Ready, *os.Process) {
 	w.t.Helper()
 	o.Etcd, o.ReadyFile = []string{w.etcd}, filepath.Join(w.t.TempDir(), "ready")
-	p := spawn(w.t, calltest.Env(o))
+	p := spawn(w.t, w.on, calltest.Env(o))
 	var r stack.Ready
 	eventually(w.t, o.Name, func() bool {
 		var err error
