@@ -76,9 +76,9 @@ framework's; the others are those that main.go names with app.Config.
   BLOGGER_USER__LOG__LEVEL=debug newsvc dev              # for one run
 
 Which etcd the tool itself talks to, for ls, call, why and doctor: --etcd, else NEWSVC_ETCD, else,
-inside a service, the etcd and discovery sections of its own config (--env prod reads
-config.prod.yaml), else the newsvc dev that runs here or is the only one on this machine, else
-127.0.0.1:2379.`
+inside a service, with --env prod what its config.yaml and config.prod.yaml say of etcd and
+discovery, else the newsvc dev that runs this service, else the service's own config, else the only
+newsvc dev on this machine, else 127.0.0.1:2379.`
 
 const filesTopic = `What newsvc create writes is yours to change, with few exceptions. Commit all of it.
 

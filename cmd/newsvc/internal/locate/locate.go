@@ -40,7 +40,7 @@ type Flags struct {
 
 // Add makes the flags known to a command.
 func (f *Flags) Add(set *pflag.FlagSet) {
-	set.StringSliceVar(&f.Etcd, "etcd", nil, "etcd's client `addresses`, host:port (default: the service's own, else that of a running newsvc dev, else 127.0.0.1:2379)")
+	set.StringSliceVar(&f.Etcd, "etcd", nil, "etcd's client `addresses`, host:port (default: newsvc help config)")
 	set.StringVar(&f.Prefix, "prefix", "", "`prefix` in etcd below which services find each other (default: as its owner has it, else "+discovery.DefaultPrefix+")")
 	set.StringVar(&f.Env, "env", "", "inside a service: the etcd of this `environment`, as config.ENV.yaml has it, with its TLS and user")
 }
