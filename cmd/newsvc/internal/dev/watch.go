@@ -126,7 +126,6 @@ func (w *watcher) look(ctx context.Context) {
 	if len(changed) > 0 {
 		changed = append(changed, w.generate(ctx, changed)...)
 		w.tell(ctx, changed)
-		w.scan() // what belongs to it from now on
 	}
 	w.arm()
 }

@@ -158,6 +158,36 @@ func TestWhatTheCompilerSaysNamesFilesFromTheRoot(t *testing.T) {
 	}
 }
 
+// saver saves a file whenever it is written to.
+type saver func()
+
+func (s saver) Write(p []byte) (int, error) {
+	s()
+	return len(p), nil
+}
+
+// What is saved while the watcher tells of something else is a change too.
+func TestASaveWhileChangesAreToldIsNotLost(t *testing.T) {
+	t.Parallel()
+	u, w, _ := watched(t)
+	w.open()
+	defer w.close()
+	told := 0
+	u.out.w = saver(func() {
+		told++
+		save(t, u.dir, "main.go", "package main // saved meanwhile")
+	})
+	save(t, u.dir, "newsvc.yaml", "service: a\n")
+	w.look(t.Context())
+	if told != 1 {
+		t.Fatalf("newsvc.yaml was told of %d times, want 1", told)
+	}
+	w.look(t.Context())
+	if reason := await(t, u); reason != "main.go" {
+		t.Errorf("a reload is due because of %q, want main.go", reason)
+	}
+}
+
 // Editors write beside a file and rename, or write anew what they have moved away; neither is more than one change.
 func TestSavesOfEditorsAreOneChange(t *testing.T) {
 	t.Parallel()
