@@ -66,6 +66,7 @@ func New(cfg Config, log *zap.Logger) (*clientv3.Client, error) {
 		Context:              link.Context(context.Background()),
 		DialOptions: []grpc.DialOption{
 			grpc.WithNoProxy(),
+			etcdlink.LoginOnce(),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
 				MinConnectTimeout: 3 * time.Second,

@@ -7,6 +7,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+
+	"github.com/newsvc/newsvc/framework/internal/etcdlink"
 )
 
 // Client returns a client of this etcd with the settings that etcdclient gives to all clients of the framework. The caller
@@ -32,7 +34,7 @@ func (s *Server) config() clientv3.Config {
 		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
 		MaxUnaryRetries: 5, BackoffWaitBetween: 50 * time.Millisecond, Logger: zap.NewNop(),
 		DialOptions: []grpc.DialOption{
-			grpc.WithNoProxy(), grpc.WithContextDialer(s.net.Dial),
+			grpc.WithNoProxy(), grpc.WithContextDialer(s.net.Dial), etcdlink.LoginOnce(),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 				MinConnectTimeout: 3 * time.Second,
