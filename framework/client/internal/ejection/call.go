@@ -119,6 +119,9 @@ func (i *Instance) endLocked(c *Call, o Outcome, code codes.Code, took, now time
 		if c.start >= i.rowFrom {
 			i.row = 0
 		}
+		if fastest := i.fastest.Load(); o == Answered && !stream && (fastest == 0 || int64(took) < fastest) {
+			i.fastest.Store(int64(took))
+		}
 		if o == Answered && !stream && c.method.known() && !c.late(took) {
 			i.fastLocked()
 		}
@@ -139,9 +142,14 @@ func (i *Instance) endLocked(c *Call, o Outcome, code codes.Code, took, now time
 	return suspect
 }
 
-// late reports whether a call has taken too long by now, the way to the instance not counted.
+// late reports whether a call has taken too long by now, the way to the instance not counted. An answer came all that way:
+// what took longer when the connection was made was something else.
 func (c *Call) late(took time.Duration) bool {
-	return c.method.slow(took - time.Duration(c.i.way.Load()))
+	way := c.i.way.Load()
+	if fastest := c.i.fastest.Load(); fastest > 0 {
+		way = min(way, fastest)
+	}
+	return c.method.slow(took - time.Duration(way))
 }
 
 // short reports whether the call's deadline was short for its method, which says nothing of who did not meet it.

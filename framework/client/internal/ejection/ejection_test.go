@@ -173,6 +173,31 @@ func TestAnInstanceThatIsFarAwayIsEjectedWhenItFallsSickOnly(t *testing.T) {
 	}
 }
 
+// One stall of this machine, or of a handshake, while a connection was made must not hide for as long as it lasts that the
+// instance is slow.
+func TestAWayThatWasMeasuredTooLongIsCorrectedByAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, defaults(), 3)
+	far := 200 * time.Millisecond
+	w.nodes[0].Far(20 * far)
+	sick := time.Duration(1)
+	w.nodes[0].answer = func(m string) (time.Duration, codes.Code) {
+		d, code := w.well(m)
+		return far + sick*d, code
+	}
+	w.rate(100)
+	w.run(30 * time.Second)
+	if n := w.ejections(""); n != 0 {
+		t.Fatalf("%d ejections though all are well:\n%s", n, strings.Join(w.log, "\n"))
+	}
+	w.nodes[0].Far(20 * far) // as with each change of the others
+	sick = 20
+	w.run(10 * time.Second)
+	if w.ejections("0") == 0 {
+		t.Error("it became 20 times as slow and is in use")
+	}
+}
+
 func TestDeadlinesThatAreShortForAMethodEjectNone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, defaults(), 5)

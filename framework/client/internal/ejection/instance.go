@@ -50,8 +50,10 @@ type Instance struct {
 	name   string
 	phase  atomic.Int32
 	well   atomic.Bool // nothing speaks against it at present
-	way    atomic.Int64
 	trying atomic.Bool // the call that was about to try it has begun
+
+	way     atomic.Int64 // how far away it is, ns
+	fastest atomic.Int64 // what the fastest answer took, ns; 0 before the first
 
 	mu       sync.Mutex // guards what follows
 	stay     int        // counts resets; what began before one does not count after it
@@ -99,7 +101,8 @@ func (a *average) add(d time.Duration) {
 // Name is what the instance was added as.
 func (i *Instance) Name() string { return i.name }
 
-// Far tells how long the way to the instance and back takes, which is not its fault: calls may take that much longer.
+// Far tells how long the way to the instance and back takes, which is not its fault: calls may take that much longer. A
+// faster answer than that corrects it.
 func (i *Instance) Far(way time.Duration) { i.way.Store(int64(way)) }
 
 // Takes reports whether the instance takes calls like any other. It costs one read.
