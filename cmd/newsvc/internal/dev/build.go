@@ -84,14 +84,16 @@ type pkg struct {
 		GoMod   string
 		Replace *struct{ Version string }
 	}
-	EmbedFiles, CgoFiles, CFiles, CXXFiles, HFiles, SFiles []string
+	EmbedFiles, EmbedPatterns, CgoFiles, CFiles, CXXFiles, HFiles, SFiles []string
 }
 
 // sources are the files that a service is made of, as far as they are written here and not downloaded.
 type sources struct {
-	dirs  map[string]bool // whose Go files belong to it
-	files map[string]bool // others
-	stack bool            // it is built on the framework
+	dirs   map[string]bool // whose Go files belong to it
+	files  map[string]bool // others
+	embeds []embed
+	stack  bool      // it is built on the framework
+	since  time.Time // from which on saves may be missing from what was listed and built
 }
 
 // list asks the go command what a service is made of. It does so for one that does not compile, too.
@@ -99,7 +101,7 @@ func (u *unit) list(ctx context.Context) (sources, error) {
 	s := sources{dirs: map[string]bool{}, files: map[string]bool{}}
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", "list", "-e", "-deps",
-		"-json=ImportPath,Dir,Standard,Imports,Module,EmbedFiles,CgoFiles,CFiles,CXXFiles,HFiles,SFiles", ".")
+		"-json=ImportPath,Dir,Standard,Imports,Module,EmbedFiles,EmbedPatterns,CgoFiles,CFiles,CXXFiles,HFiles,SFiles", ".")
 	cmd.Dir, cmd.Stdout, cmd.SysProcAttr, cmd.WaitDelay = u.dir, &out, ownGroup(), 2*time.Second
 	if err := cmd.Run(); err != nil {
 		return s, fmt.Errorf("go list in %s: %w", u.dir, err)
@@ -110,6 +112,7 @@ func (u *unit) list(ctx context.Context) (sources, error) {
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
 			maps.DeleteFunc(imports, func(path string, _ bool) bool { return seen[path] })
 			s.missing(modules, imports)
+			s.workspace(u.dir, u.root)
 			return s, nil
 		} else if err != nil {
 			return s, err
@@ -134,6 +137,9 @@ func (s *sources) add(p pkg) {
 	for _, name := range slices.Concat(p.EmbedFiles, p.CgoFiles, p.CFiles, p.CXXFiles, p.HFiles, p.SFiles) {
 		s.files[filepath.Join(p.Dir, name)] = true
 	}
+	for _, pattern := range p.EmbedPatterns {
+		s.embeds = append(s.embeds, newEmbed(p.Dir, pattern))
+	}
 	if p.Module.Main {
 		for _, name := range moduleFiles() {
 			s.files[filepath.Join(p.Module.Dir, name)] = true
@@ -148,6 +154,24 @@ func (s *sources) missing(modules map[string]string, imports map[string]bool) {
 			if rest, ok := strings.CutPrefix(path, module+"/"); ok {
 				s.dirs[filepath.Join(dir, filepath.FromSlash(rest))] = true
 			}
+		}
+	}
+}
+
+// workspace takes in the go.work that may be above a module, which need not exist yet below root.
+func (s *sources) workspace(dir, root string) {
+	if path := os.Getenv("GOWORK"); filepath.IsAbs(path) {
+		s.files[path] = true
+	} else if path != "" {
+		return // off
+	}
+	for inside := true; ; dir = filepath.Dir(dir) {
+		path := filepath.Join(dir, "go.work")
+		if _, err := os.Stat(path); err == nil || inside {
+			s.files[path] = true
+		}
+		if inside = inside && dir != root; dir == filepath.Dir(dir) {
+			return
 		}
 	}
 }

@@ -33,8 +33,8 @@ type program struct {
 	path   string
 	args   []string
 	env    []string
-	ready  string   // its ready file; empty for what is ready at once
-	socket *os.File // the listening socket that it inherits, or nil
+	ready  string  // its ready file; empty for what is ready at once
+	socket *socket // the listening socket that it inherits, or nil
 	// group has its whole process group told to stop: of a shell and what it runs, the latter has the work to finish.
 	group    bool
 	patience time.Duration // after it was told to stop, until it is killed; 0 means killAfter
@@ -64,17 +64,19 @@ type process struct {
 func start(force context.Context, p program, out *output) (*process, error) {
 	cmd := exec.CommandContext(context.WithoutCancel(force), p.path, p.args...) // ended by stop, gently at first
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = p.dir, p.env, ownGroup()
-	if p.socket != nil {
-		cmd.ExtraFiles = []*os.File{p.socket}
-		cmd.Env = append(cmd.Env[:len(cmd.Env):len(cmd.Env)], "NEWSVC_HTTP_FD=3") // the first one after stderr
-	}
 	logs, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.WaitDelay = 2 * time.Second // a grandchild that holds the pipe open must not hold us
 	if p.group {
 		cmd.WaitDelay = groupDelay
 	}
-	if err := cmd.Start(); err != nil {
+	if err := p.socket.lend(func(f *os.File) error {
+		if f != nil {
+			cmd.ExtraFiles = []*os.File{f}
+			cmd.Env = append(cmd.Env[:len(cmd.Env):len(cmd.Env)], "NEWSVC_HTTP_FD=3") // the first one after stderr
+		}
+		return cmd.Start()
+	}); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	s := &process{

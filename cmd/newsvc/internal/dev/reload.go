@@ -3,6 +3,7 @@ package dev
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,6 +55,9 @@ func (u *unit) reloadOnce(ctx context.Context) (again bool) {
 func (u *unit) reload(ctx context.Context) {
 	began := time.Now()
 	why := u.take()
+	if len(why.reasons) == 0 {
+		return // what has come meanwhile was taken along
+	}
 	binary, err := u.current, error(nil)
 	if u.current == "" || why.changed || !why.restart {
 		binary, err = u.rebuild(ctx, why)
@@ -95,7 +99,8 @@ func (u *unit) rebuild(ctx context.Context, why due) (binary string, err error) 
 	patience := time.AfterFunc(slowBuild, func() { u.out.say(u.name, fmt.Sprintf("building, because of %v", why)) })
 	defer patience.Stop()
 	var listed sync.WaitGroup
-	listed.Go(func() { u.look(ctx) })
+	since := time.Now()
+	listed.Go(func() { u.look(ctx, since) })
 	defer listed.Wait()
 	return u.build(ctx)
 }
@@ -121,13 +126,21 @@ func (u *unit) roll(ctx context.Context, binary string, reloaded func()) error {
 	defer t.finish()
 	var failure error
 	for i, s := range u.slots {
+		socket := u.sockets[i]
 		err := u.replace(ctx, s, replacement{ctx: ctx, program: u.program(ctx, i, binary), retire: t.retire, result: make(chan error, 1)})
 		if err != nil && (errors.Is(err, errGivenUp) || u.serves()) {
+			u.keepSocket(i, socket)
 			u.current, u.currentSum = previous, previousSum
+			if i > 0 { // not all slots run the same now, so whatever comes is new to one of them
+				u.currentSum = [sha256.Size]byte{}
+			}
 			u.mu.Lock()
 			u.set = before
 			u.mu.Unlock()
 			return err
+		}
+		if socket != u.sockets[i] {
+			socket.close()
 		}
 		failure = cmp.Or(failure, err)
 	}

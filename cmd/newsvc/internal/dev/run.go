@@ -193,7 +193,7 @@ func (s *session) stopCommands() {
 func (s *session) watcher(ctx context.Context) *watcher {
 	var g sync.WaitGroup
 	for _, u := range s.units {
-		g.Go(func() { u.look(ctx) })
+		g.Go(func() { u.look(ctx, time.Now()) })
 	}
 	g.Wait()
 	w := newWatcher(s.options.root, s.units, s.out)

@@ -104,6 +104,7 @@ func (s *slot) died(wait time.Duration) time.Duration {
 	s.set(nil)
 	lived := time.Since(p.began)
 	if p.err == nil {
+		s.letGo()
 		s.finished.Store(true)
 		s.changed()
 		s.out.say(s.label, "finished (exit status 0); it is not started again")
@@ -188,8 +189,17 @@ func (s *slot) process() *process {
 	return s.current
 }
 
+// letGo closes the public socket: no process will inherit it any more, and who connects is to be refused as soon as those that
+// have it do not accept, instead of waiting for one that never comes.
+func (s *slot) letGo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.program.socket.close()
+}
+
 // end stops the current process and waits for it.
 func (s *slot) end() {
+	s.letGo()
 	p := s.process()
 	if p == nil {
 		return
@@ -261,6 +271,7 @@ func (s *slot) unplaced(p program, served bool, err error) error {
 		return err
 	case errors.As(err, &early) && early.clean:
 		s.adopt(p)
+		s.letGo()
 		s.finished.Store(true)
 		s.changed()
 		return nil

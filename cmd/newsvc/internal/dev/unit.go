@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // unit is one service as newsvc dev runs it: what it is made of, and a slot for each instance.
@@ -30,7 +30,7 @@ type unit struct {
 	builds, starts int
 	current        string // the binary that runs
 	currentSum     [sha256.Size]byte
-	sockets        []socket
+	sockets        []*socket
 
 	mu  sync.Mutex
 	due due
@@ -45,16 +45,10 @@ type due struct {
 	restart bool // even if the program is the same
 }
 
-// socket is a listening socket that is passed from each process of a slot to the next one.
-type socket struct {
-	file       *os.File
-	configured string
-}
-
 func newUnit(force context.Context, s service, o *options, etcd []string, out *output) *unit {
 	return &unit{
 		service: s, root: o.root, env: environment(s, etcd, o.prefix), out: out, force: force,
-		dirty: make(chan struct{}, 1), sockets: make([]socket, s.replicas), found: func() {}, watch: !o.noWatch,
+		dirty: make(chan struct{}, 1), sockets: make([]*socket, s.replicas), found: func() {}, watch: !o.noWatch,
 		src: sources{dirs: map[string]bool{}, files: map[string]bool{}},
 	}
 }
@@ -97,46 +91,6 @@ func (u *unit) program(ctx context.Context, i int, binary string) program {
 	}
 }
 
-// socket is the one that the process in slot i inherits; nil when it does not serve HTTP, or has to open one by itself.
-func (u *unit) socket(ctx context.Context, i int) *os.File {
-	want := u.settings().http
-	have := &u.sockets[i]
-	if want == "" || want == have.configured {
-		return have.file
-	}
-	host, port, err := net.SplitHostPort(want)
-	if err != nil {
-		return nil // the service says it better
-	}
-	if host == "" {
-		host = "127.0.0.1" // nobody else is to reach a developer's machine
-	}
-	if i > 0 {
-		port = "0"
-	}
-	f, where, err := listen(ctx, net.JoinHostPort(host, port))
-	if err != nil {
-		return nil
-	}
-	if _, got, err := net.SplitHostPort(where); err == nil && got != port && port != "0" {
-		u.out.say(u.name, fmt.Sprintf("port %s is in use, so HTTP is at http://%s", port, where))
-	}
-	if have.file != nil {
-		_ = have.file.Close() // its processes have copies
-	}
-	*have = socket{file: f, configured: want}
-	return f
-}
-
-// closeSockets lets go of the ports.
-func (u *unit) closeSockets() {
-	for _, s := range u.sockets {
-		if s.file != nil {
-			_ = s.file.Close()
-		}
-	}
-}
-
 func (u *unit) settings() settings {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -150,8 +104,9 @@ func (u *unit) made() sources {
 	return u.src
 }
 
-// look finds out what the service is made of; when that can't be told, what was known counts.
-func (u *unit) look(ctx context.Context) {
+// look finds out what the service is made of; when that can't be told, what was known counts. Since is when the build began that
+// goes with it, or now.
+func (u *unit) look(ctx context.Context, since time.Time) {
 	s, err := u.list(ctx)
 	if ctx.Err() != nil {
 		return
@@ -161,6 +116,7 @@ func (u *unit) look(ctx context.Context) {
 	} else if failed {
 		s = u.guess()
 	}
+	s.since = since
 	u.mu.Lock()
 	u.src = s
 	u.mu.Unlock()
@@ -170,7 +126,8 @@ func (u *unit) look(ctx context.Context) {
 // owns reports whether the service is made of this file.
 func (u *unit) owns(path string) bool {
 	src := u.made()
-	return src.files[path] || goSource(path) && src.dirs[filepath.Dir(path)]
+	return src.files[path] || goSource(path) && src.dirs[filepath.Dir(path)] ||
+		slices.ContainsFunc(src.embeds, func(e embed) bool { return e.has(path) })
 }
 
 // goSource reports whether a file is Go that is built into programs.

@@ -2,7 +2,6 @@ package dev
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,23 +38,18 @@ type watcher struct {
 	fs     *fsnotify.Watcher // nil: the files are looked at every second
 	armed  map[string]bool   // directories that are watched
 	files  map[string]stamp
-	dirs   map[string]bool // directories that were looked at before
-	first  time.Time       // when the first of the unsettled saves came
-	fresh  time.Time       // until then services may come into being: a directory has
-	absent bool            // a directory that is to be watched is not there
-}
-
-// stamp is what tells one state of a file from another.
-type stamp struct {
-	size int64
-	time time.Time
-	sum  [sha256.Size]byte
+	dirs   map[string]bool           // directories that were looked at before
+	owned  map[*unit]map[string]bool // directories that each service was made of at the last look
+	lost   map[string]bool           // generated files that it was told of that they have lost their source
+	first  time.Time                 // when the first of the unsettled saves came
+	fresh  time.Time                 // until then services may come into being: a directory has
+	absent bool                      // a directory that is to be watched is not there
 }
 
 func newWatcher(root string, units []*unit, out *output) *watcher {
 	return &watcher{
 		root: root, units: units, out: out, notify: fsnotify.NewWatcher, others: func() []string { return nil },
-		armed: map[string]bool{}, files: map[string]stamp{}, dirs: map[string]bool{},
+		armed: map[string]bool{}, files: map[string]stamp{}, dirs: map[string]bool{}, owned: map[*unit]map[string]bool{}, lost: map[string]bool{},
 	}
 }
 
@@ -65,8 +59,11 @@ func (w *watcher) open() {
 	if w.fs, err = w.notify(); err != nil {
 		w.poll(err)
 	}
-	w.scan()
-	w.arm()
+	want := w.arm()
+	for dir := range want {
+		want[dir] = false // what is there is no change
+	}
+	w.scan(want)
 }
 
 // run tells of changes until ctx ends.
@@ -120,14 +117,13 @@ func (w *watcher) saved(settled *time.Timer) {
 	settled.Reset(max(0, min(settle, longest-time.Since(w.first))))
 }
 
-// look finds out what has changed and tells those whom it concerns.
+// look finds out what has changed and tells those whom it concerns. Directories are watched before they are looked at, so that
+// what is saved after that is seen by a further look.
 func (w *watcher) look(ctx context.Context) {
-	changed := w.scan()
-	if len(changed) > 0 {
-		changed = append(changed, w.generate(ctx, changed)...)
-		w.tell(ctx, changed)
+	if changed := w.scan(w.arm()); len(changed) > 0 {
+		w.tell(ctx, append(changed, w.generate(ctx, changed)...))
 	}
-	w.arm()
+	w.join()
 }
 
 // tell makes reloads due.
@@ -179,8 +175,18 @@ func shown(root, path string) string {
 	return path
 }
 
-// generate brings generated Go up to date when a .proto file is among what has changed; it returns what that has changed.
-func (w *watcher) generate(ctx context.Context, changed []string) []string {
+// generate brings generated Go up to date when a .proto file is among what has changed; it returns what has changed since. A
+// .proto file that is saved meanwhile is generated from, too.
+func (w *watcher) generate(ctx context.Context, changed []string) (since []string) {
+	for w.generateOnce(ctx, changed) && ctx.Err() == nil {
+		changed = w.scan(w.arm())
+		since = append(since, changed...)
+	}
+	return since
+}
+
+// generateOnce reports whether there was something to generate from.
+func (w *watcher) generateOnce(ctx context.Context, changed []string) bool {
 	dirs := map[string]bool{}
 	for _, path := range changed {
 		if filepath.Ext(path) == ".proto" {
@@ -207,11 +213,27 @@ func (w *watcher) generate(ctx context.Context, changed []string) []string {
 		case len(res.Updated) > 0:
 			w.out.say("newsvc", "generate: updated "+strings.Join(res.Updated, ", "))
 		}
+		w.orphans(p.Root, res.Orphans)
 	}
-	if len(roots) == 0 {
-		return nil
+	return len(roots) > 0
+}
+
+// orphans tells, once, of generated files whose source is gone. Nothing is deleted.
+func (w *watcher) orphans(root string, files []string) {
+	now := map[string]bool{}
+	for _, file := range files {
+		path := filepath.Join(root, file)
+		if now[path] = true; !w.lost[path] {
+			name := shown(w.root, path)
+			w.out.say("newsvc", fmt.Sprintf("note: %s has lost its source; when nobody needs it: rm %s", name, name))
+		}
+		w.lost[path] = true
 	}
-	return w.scan()
+	for path := range w.lost {
+		if strings.HasPrefix(path, root+string(filepath.Separator)) && !now[path] {
+			delete(w.lost, path)
+		}
+	}
 }
 
 // opened is a line that begins with the name of a file below dir, with a name that can be opened from root.
@@ -221,33 +243,6 @@ func opened(root, dir, line string) string {
 		return line
 	}
 	return shown(root, filepath.Join(dir, file)) + line[len(file):]
-}
-
-// wanted are the directories that matter now.
-func (w *watcher) wanted() map[string]bool {
-	all := map[string]bool{}
-	for _, u := range w.units {
-		src := u.made()
-		for dir := range src.dirs {
-			all[dir] = true
-		}
-		for path := range src.files {
-			all[filepath.Dir(path)] = true
-		}
-		all[u.dir] = true
-		for _, dir := range w.above(u) {
-			all[dir] = true
-		}
-		if p, err := generate.Find(u.dir); err == nil {
-			_ = filepath.WalkDir(p.Proto, func(path string, d fs.DirEntry, err error) error {
-				if err == nil && d.IsDir() {
-					all[path] = true
-				}
-				return nil
-			})
-		}
-	}
-	return all
 }
 
 // relevant reports whether a change of that name may be one of what a service is made of.
@@ -262,76 +257,31 @@ func (w *watcher) relevant(path string) bool {
 	return slices.ContainsFunc(w.units, func(u *unit) bool { return u.isConfig(path) || u.isMarker(path) || u.owns(path) })
 }
 
-// scan looks at all files and returns those that differ from what was seen before. A directory that is looked at for the
-// first time has no changes.
-func (w *watcher) scan() (changed []string) {
-	seen := map[string]bool{}
-	for dir := range w.wanted() {
-		entries, err := os.ReadDir(dir)
-		known := w.dirs[dir]
-		w.dirs[dir] = w.dirs[dir] || err == nil || errors.Is(err, fs.ErrNotExist)
-		for _, e := range entries {
-			path := filepath.Join(dir, e.Name())
-			if e.IsDir() || !w.counts(path) {
-				continue
-			}
-			seen[path] = true
-			if w.differs(path) && known {
-				changed = append(changed, path)
-			}
-		}
-	}
-	for path := range w.files {
-		if !seen[path] {
-			delete(w.files, path)
-			changed = append(changed, path)
-		}
-	}
-	slices.Sort(changed)
-	return changed
-}
-
-// counts reports whether a service may be made of the file.
-func (w *watcher) counts(path string) bool {
-	return goSource(path) || filepath.Ext(path) == ".proto" ||
-		slices.ContainsFunc(w.units, func(u *unit) bool { return u.isConfig(path) || u.isMarker(path) || u.owns(path) })
-}
-
-// differs notes the state of a file and reports whether it had another one.
-func (w *watcher) differs(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil {
-		return false // it is just going; the next look misses it
-	}
-	old, known := w.files[path]
-	if known && old.size == info.Size() && old.time.Equal(info.ModTime()) {
-		return false
-	}
-	now, err := sum(path)
-	if err != nil {
-		return false
-	}
-	w.files[path] = stamp{info.Size(), info.ModTime(), now}
-	return !known || now != old.sum
-}
-
-// arm has the system tell of changes in all directories that matter.
-func (w *watcher) arm() {
-	w.absent = false
+// arm has the system tell of changes in all directories that matter, and returns them. One that was made below a new one before
+// that was watched is found by a further round.
+func (w *watcher) arm() (want map[string]bool) {
+	want = w.wanted()
 	if w.fs == nil {
-		return
+		return want
 	}
-	w.armed = map[string]bool{}
-	for dir := range w.wanted() {
-		err := w.fs.Add(dir) // again for those that it has: one that was gone meanwhile is another one
-		switch {
-		case err == nil:
-			w.armed[dir] = true
-		case errors.Is(err, fs.ErrNotExist):
-			w.absent = true
-		default:
-			w.poll(err)
-			return
+	for before := w.armed; ; before = w.armed {
+		w.absent, w.armed = false, map[string]bool{}
+		grown := false
+		for dir := range want {
+			err := w.fs.Add(dir) // again for those that it has: one that was gone meanwhile is another one
+			switch {
+			case err == nil:
+				w.armed[dir] = true
+				grown = grown || !before[dir]
+			case errors.Is(err, fs.ErrNotExist):
+				w.absent = true
+			default:
+				w.poll(err)
+				return want
+			}
+		}
+		if want = w.wanted(); !grown {
+			return want
 		}
 	}
 }

@@ -28,7 +28,7 @@ func watched(t *testing.T) (*unit, *watcher, *bytes.Buffer) {
 	var text bytes.Buffer
 	out := &output{w: &text}
 	u := newUnit(context.Background(), service{name: "a", dir: dir, replicas: 1}, &options{root: dir}, nil, out)
-	u.src.dirs[dir] = true
+	u.src.dirs[dir], u.src.since = true, time.Now().Add(48*time.Hour) // whatever is saved until the first look
 	return u, newWatcher(dir, []*unit{u}, out), &text
 }
 
