@@ -2,6 +2,7 @@ package faulttest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -14,29 +15,29 @@ const (
 	highestPort = 32000
 )
 
-// freePort chooses a host:port on which nobody listens, and which the lab has not chosen before.
+// freePort chooses a host:port on which nobody listens, and which no lab on this machine chooses while this one is open.
 func (lab *Lab) freePort(ctx context.Context) (string, error) {
-	var lc net.ListenConfig
 	var last error
 	for range 100 {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowestPort+rand.IntN(highestPort-lowestPort)))
-		if lab.taken(addr) {
-			continue
+		if last = lab.take(ctx, addr); last == nil {
+			return addr, nil
 		}
-		l, err := lc.Listen(ctx, "tcp", addr)
-		if err != nil {
-			last = err
-			continue
-		}
-		return addr, l.Close()
 	}
 	return "", fmt.Errorf("find a free port: %w", last)
 }
 
-// taken remembers addr and tells whether it was known.
-func (lab *Lab) taken(addr string) bool {
-	lab.mu.Lock()
-	defer lab.mu.Unlock()
-	lab.numbers["port "+addr]++
-	return lab.numbers["port "+addr] > 1
+// take keeps the UDP port of that number until the lab is closed. That is the sign for other labs, also those of other
+// processes: what listens on the TCP port comes and goes, and another lab must not find it free meanwhile.
+func (lab *Lab) take(ctx context.Context, addr string) error {
+	var lc net.ListenConfig
+	sign, err := lc.ListenPacket(ctx, "udp", addr)
+	if err != nil {
+		return err
+	}
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return errors.Join(err, sign.Close())
+	}
+	return errors.Join(l.Close(), lab.own(sign.Close))
 }
