@@ -50,8 +50,9 @@ func (u *unit) located(text string) string {
 	var lines []string
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		line = strings.TrimRight(line, "\r\n")
-		if file, rest, ok := strings.Cut(line, ":"); ok && err == nil && strings.HasSuffix(file, ".go") && !filepath.IsAbs(file) {
-			line = filepath.Join(rel, file) + ":" + rest
+		text := strings.TrimLeft(line, "\t") // of a line that goes with the one before
+		if file, rest, ok := strings.Cut(text, ":"); ok && err == nil && strings.HasSuffix(file, ".go") && !filepath.IsAbs(file) {
+			line = line[:len(line)-len(text)] + filepath.Join(rel, file) + ":" + rest
 		}
 		if !strings.HasPrefix(line, "# ") { // the import path, which the file names better
 			lines = append(lines, line)

@@ -185,6 +185,10 @@ func TestAFileInANewDirectoryThatIsNotWatchedYetIsNotLost(t *testing.T) {
 	var g sync.WaitGroup
 	g.Go(func() { w.run(ctx) })
 	defer func() { cancel(); g.Wait() }()
+	save(t, u.dir, "main.go", "package main // so that there is nothing left to look at")
+	if reason := await(t, u); reason != "main.go" {
+		t.Errorf("a reload is due because of %q", reason)
+	}
 	save(t, u.dir, "newsvc.yaml", "service: a\n") // it is told of, and the file is made meanwhile
 	if reason := await(t, u); reason != "deep/fresh/fresh.go" {
 		t.Errorf("a reload is due because of %q", reason)

@@ -151,8 +151,8 @@ newsvc_build_info{service="a"} 1
 func TestWhatTheCompilerSaysNamesFilesFromTheRoot(t *testing.T) {
 	t.Parallel()
 	u := &unit{service: service{name: "a", dir: filepath.FromSlash("/w/services/a")}, root: filepath.FromSlash("/w")}
-	text := "# example.test/a/internal/x\ninternal/x/x.go:3:9: undefined: y\n../../shared/s.go:1:1: expected 'package'\n/abs/z.go:1:1: z\nno file here\n"
-	want := []string{"services/a/internal/x/x.go:3:9: undefined: y", "shared/s.go:1:1: expected 'package'", "/abs/z.go:1:1: z", "no file here"}
+	text := "# example.test/a/internal/x\ninternal/x/x.go:3:9: undefined: y\n\t./y.go:2:1: other declaration of y\n../../shared/s.go:1:1: expected 'package'\n/abs/z.go:1:1: z\nno file here\n"
+	want := []string{"services/a/internal/x/x.go:3:9: undefined: y", "\tservices/a/y.go:2:1: other declaration of y", "shared/s.go:1:1: expected 'package'", "/abs/z.go:1:1: z", "no file here"}
 	if got := strings.Split(u.located(text), "\n       "); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
