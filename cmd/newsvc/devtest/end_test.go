@@ -171,3 +171,80 @@ func TestTwentyReplicas(t *testing.T) {
 	}
 	r.leftNothing(slices.Concat(first, second))
 }
+
+// Who is told to stop and says so with the status that shells give has ended as it was asked to.
+func TestACommandThatEndsWithTheStatusOfSIGTERMWasNotCut(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 90*time.Second)
+	p := newUser(t).place()
+	p.service("plain", plain, `run: ["sh wrapper.sh; exit $?"]`)
+	p.write("plain/wrapper.sh", "trap 'exit 143' TERM\necho wrapper begins\nwhile :; do sleep 0.05; done\n")
+	r := p.dev(nil, "--etcd", "127.0.0.1:1")
+	r.complete(ctx)
+	r.says(ctx, "wrapper begins")
+	r.signal(syscall.SIGINT)
+	if status := r.wait(ctx); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+	if out := r.out.String(); strings.Contains(out, "did not finish its work") || strings.Contains(out, "starting again") {
+		t.Errorf("that is told as a fault")
+	}
+}
+
+func TestNothingIsStartedAgainOnceItStops(t *testing.T) {
+	t.Parallel()
+	for name, signals := range map[string]int{"drain": 1, "second signal": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := within(t, 90*time.Second)
+			p := newUser(t).place()
+			p.service("slow", slow, `run: ["sh database.sh"]`)
+			p.write("slow/database.sh", "echo database begins\nwhile [ ! -e crash ]; do sleep 0.05; done\nexit 9\n")
+			r := p.dev(nil, "--etcd", "127.0.0.1:1")
+			r.complete(ctx)
+			r.says(ctx, "database begins")
+			r.signal(syscall.SIGINT)
+			r.says(ctx, "slow drains")
+			want := 0
+			if signals > 1 {
+				r.signal(syscall.SIGINT)
+				want = 128 + int(syscall.SIGINT)
+			} else {
+				p.write("slow/crash", "")
+				r.says(ctx, "> ended (exit status 9)")
+				p.write("slow/end", "")
+			}
+			if status := r.wait(ctx); status != want {
+				t.Errorf("exit status %d, want %d", status, want)
+			}
+			if out := r.out.String(); strings.Contains(out, "starting again") || strings.Count(out, "database begins") != 1 {
+				t.Errorf("something is started again")
+			}
+		})
+	}
+}
+
+// What serves without what it needs is not everything.
+func TestACommandThatKeepsDyingIsNamedUntilItRuns(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 90*time.Second)
+	p := newUser(t).place()
+	p.service("plain", plain, `run: ["sh database.sh", "true"]`)
+	p.write("plain/database.sh", "test -e settings && exec sleep 600\necho no settings\nexit 1\n")
+	r := p.dev(nil, "--etcd", "127.0.0.1:1")
+	r.says(ctx, "(exit status 1); starting again in 500ms")
+	r.says(ctx, "plain/true > finished (exit status 0); it is not started again")
+	r.says(ctx, "newsvc     > everything but plain/sh serves; Ctrl-C stops it\n")
+	r.says(ctx, ">   plain/sh ends each time it is started; its lines above may say why\n")
+	r.says(ctx, ">   fix: correct dev.run in plain/newsvc.yaml, then Ctrl-C and newsvc dev\n")
+	if strings.Contains(r.out.String(), "everything serves") {
+		t.Error("it says that everything serves")
+	}
+	p.write("plain/settings", "")
+	r.says(ctx, "newsvc     > everything serves; Ctrl-C stops it\n")
+	r.complete(ctx)
+	r.signal(syscall.SIGINT)
+	if status := r.wait(ctx); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+}

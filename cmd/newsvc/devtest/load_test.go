@@ -384,7 +384,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	if out := r.out.String(); !strings.Contains(out, "; 0 of ") || strings.Contains(out, "did not finish its work") {
 		t.Errorf("newsvc dev counts failed calls, or cut some")
 	}
-	if !regexp.MustCompile(`gateway +> the previous version is gone after [^;]*; 0 of [1-9][0-9]* calls failed`).MatchString(r.out.String()) {
+	if !regexp.MustCompile(`gateway +> the previous version is gone after [^;]*; 0 of [1-9][0-9]* calls during the change failed`).MatchString(r.out.String()) {
 		t.Errorf("newsvc dev counts no requests of HTTP")
 	}
 }

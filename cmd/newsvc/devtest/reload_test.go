@@ -69,6 +69,7 @@ func TestBrokenSavesKeepTheProcesses(t *testing.T) {
 	p.change("plain/main.go", "<-stop +", `panic("at once")`)
 	r.says(ctx, "the previous version goes on serving\n")
 	r.says(ctx, "after its start (exit status 2)")
+	r.says(ctx, ">   panic: at once\n")
 	if now := pids(r.complete(ctx), "plain"); !slices.Equal(now, before) || syscall.Kill(before[0], 0) != nil {
 		t.Errorf("the processes were %v and are %v", before, now)
 	}

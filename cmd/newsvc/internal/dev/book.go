@@ -55,8 +55,8 @@ func (b *book) remove() error {
 }
 
 // follow writes what serves. It returns what is to be announced, once: that everything serves, or has finished, or that
-// everything does but what can't.
-func (b *book) follow(units []*unit) (news string, err error) {
+// everything does but what can't. A command that services need is part of everything.
+func (b *book) follow(units []*unit, commands []command) (news string, err error) {
 	services := make(map[string]devrecord.Service, len(units))
 	waiting, serving := 0, 0
 	var missing []string
@@ -77,6 +77,11 @@ func (b *book) follow(units []*unit) (news string, err error) {
 			missing = append(missing, u.name)
 		}
 		services[u.name] = s
+	}
+	for _, c := range commands {
+		if c.slot.failing.Load() {
+			missing = append(missing, c.slot.label)
+		}
 	}
 	complete := waiting == 0 && len(missing) == 0
 	first := false

@@ -179,7 +179,9 @@ func TestAFileInANewDirectoryThatIsNotWatchedYetIsNotLost(t *testing.T) {
 	fresh := filepath.Join(mkdir(t, u.dir, "deep"), "fresh") // nobody watches deep
 	u.listed(u.src.since, fresh)                             // imported, and not written yet
 	var once sync.Once
-	u.out.w = hook(func(string) { once.Do(func() { save(t, mkdir(t, fresh), "fresh.go", "package fresh // made meanwhile") }) })
+	u.out.w = hook(func(string) {
+		once.Do(func() { save(t, mkdir(t, fresh), "fresh.go", "package fresh // made meanwhile") })
+	})
 	w.open()
 	ctx, cancel := context.WithCancel(context.Background())
 	var g sync.WaitGroup

@@ -9,8 +9,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/newsvc/newsvc/framework/stack"
@@ -21,6 +23,8 @@ const (
 	readyPoll = 25 * time.Millisecond
 	slowReady = 10 * time.Second // the wait for readiness after which that is told
 	lastLines = 5                // what is kept of what a process has printed
+	// panicStatus is the exit status of a Go program that panics.
+	panicStatus = 2
 	// longestLine is what is printed as one line at most; the rest follows as the next one.
 	longestLine = 64 << 10
 	groupDelay  = 10 * time.Second // for what a shell has started and left behind
@@ -56,8 +60,9 @@ type process struct {
 	done chan struct{} // closed when it has ended and nothing is left of it
 	err  error         // how it ended, once it has
 
-	mu   sync.Mutex
-	last []string
+	mu       sync.Mutex
+	last     []string
+	panicked string // the line that says why, before the stacks
 }
 
 // start starts a process, which is killed when force ends.
@@ -170,10 +175,10 @@ func closed(c <-chan struct{}) bool {
 }
 
 // cut reports whether a process that was told to stop has ended without finishing what it had begun. Who does not know the
-// signal dies of it, and that is his way to end.
+// signal dies of it, and that is his way to end; shells, and what is written like them, say the same with a status.
 func (s *process) cut() bool {
 	var exit *exec.ExitError
-	return s.isUp() && (s.killed.Load() || errors.As(s.err, &exit) && exit.ExitCode() > 0)
+	return s.isUp() && (s.killed.Load() || errors.As(s.err, &exit) && exit.ExitCode() > 0 && exit.ExitCode() != 128+int(syscall.SIGTERM))
 }
 
 // copyLines prints the lines behind the label.
@@ -185,6 +190,9 @@ func (s *process) copyLines(r *io.PipeReader) {
 			s.out.line(s.label, line)
 			s.mu.Lock()
 			s.last = append(s.last[max(0, len(s.last)-lastLines+1):], line)
+			if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+				s.panicked = line
+			}
 			s.mu.Unlock()
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
@@ -195,17 +203,21 @@ func (s *process) copyLines(r *io.PipeReader) {
 
 // startError says that it ended before it was ready.
 func (s *process) startError() *startError {
-	return &startError{time.Since(s.began), s.how(), s.lastLine(), s.err == nil}
+	last, panicked := s.lastLine()
+	return &startError{time.Since(s.began), s.how(), last, s.err == nil, panicked}
 }
 
-// lastLine is the last thing that it printed.
-func (s *process) lastLine() string {
+// lastLine is the last thing that it printed; of a panic what it says, and not the end of its stack.
+func (s *process) lastLine() (line string, panicked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.last) == 0 {
-		return "it printed nothing"
+	if exit, ok := errors.AsType[*exec.ExitError](s.err); ok && exit.ExitCode() == panicStatus && s.panicked != "" {
+		return s.panicked, true
 	}
-	return s.last[len(s.last)-1]
+	if len(s.last) == 0 {
+		return "it printed nothing", false
+	}
+	return s.last[len(s.last)-1], false
 }
 
 // how says how the process has ended.

@@ -182,7 +182,12 @@ func (u *unit) tell(begin string, err error) {
 // failed tells of a new process that did not get to serve.
 func (u *unit) failed(why due, err error) {
 	u.out.say(u.name, fmt.Sprintf("reload: %v: the new process %v; %s", why, err, u.meanwhile()))
-	if f := (*startError)(nil); errors.As(err, &f) {
+	f := (*startError)(nil)
+	switch {
+	case !errors.As(err, &f):
+	case f.panic:
+		u.out.say(u.name, "  "+f.last)
+	default:
 		u.out.say(u.name, "  last line: "+f.last)
 	}
 }

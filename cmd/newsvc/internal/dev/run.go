@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -159,6 +160,7 @@ func (s *session) unit(service service) *unit {
 
 // command is one that services need.
 type command struct {
+	unit *unit // that needs it
 	slot *slot
 	end  context.CancelFunc
 	done chan struct{}
@@ -173,9 +175,10 @@ func (s *session) startCommands(ctx context.Context, u *unit) {
 		path, args := shell(line)
 		mine, end := context.WithCancel(context.WithoutCancel(ctx))
 		c := command{
-			slot: newSlot(s.force, program{label: label, dir: u.dir, path: path, args: args, env: os.Environ(), group: true}, s.out, func() {}),
-			end:  end, done: make(chan struct{}),
+			slot: newSlot(s.force, program{label: label, dir: u.dir, path: path, args: args, env: os.Environ(), group: true}, s.out, s.changed),
+			end:  end, done: make(chan struct{}), unit: u,
 		}
+		c.slot.stopping = ctx
 		s.commands = append(s.commands, c)
 		go func() { defer close(c.done); c.slot.keep(mine) }()
 	}
@@ -277,12 +280,23 @@ func (s *session) follow(ctx context.Context) error {
 			return nil
 		case <-s.changes:
 		}
-		news, err := s.book.follow(s.units)
+		news, err := s.book.follow(s.units, s.commands)
 		if err != nil {
 			return err
 		}
 		if news != "" {
 			announce(s.units, s.out, news)
+			s.neverRan()
+		}
+	}
+}
+
+// neverRan tells of commands that can't be started, and what to do.
+func (s *session) neverRan() {
+	for _, c := range s.commands {
+		if c.slot.failing.Load() && !c.slot.ran.Load() {
+			s.out.say("newsvc", fmt.Sprintf("  %s ends each time it is started; its lines above may say why", c.slot.label))
+			s.out.say("newsvc", fmt.Sprintf("  fix: correct dev.run in %s, then Ctrl-C and newsvc dev", shown(s.options.root, filepath.Join(c.unit.dir, markerFile))))
 		}
 	}
 }

@@ -15,6 +15,7 @@ const (
 	restartFirst = 500 * time.Millisecond // the wait before a process that died is started again, doubled each time
 	restartMost  = 10 * time.Second
 	steady       = 30 * time.Second // one that lived so long starts over with the shortest wait
+	commandRuns  = 2 * time.Second  // a command that lived so long runs
 )
 
 // slot is one instance of a service, or one command that a service needs: it is filled by one process after the other.
@@ -25,6 +26,7 @@ type slot struct {
 	watched   bool // a save replaces what fails
 	out       *output
 	force     context.Context // ends when nobody waits any longer
+	stopping  context.Context // of a command: once it has ended, nothing is started again
 	changed   func()          // called when the instance became ready or went away
 
 	replacements chan replacement
@@ -32,6 +34,7 @@ type slot struct {
 	failing      atomic.Bool // the last process ended before it was ready, and none has been since
 	retired      sync.WaitGroup
 	lost         atomic.Bool // at the end of it all something was cut
+	ran          atomic.Bool // a command has done so for a while
 
 	mu      sync.Mutex
 	program program
@@ -47,7 +50,7 @@ type replacement struct {
 }
 
 func newSlot(force context.Context, p program, out *output, changed func()) *slot {
-	return &slot{label: p.label, program: p, out: out, force: force, changed: changed, replacements: make(chan replacement)}
+	return &slot{label: p.label, program: p, out: out, force: force, changed: changed, stopping: context.Background(), replacements: make(chan replacement)}
 }
 
 // keep runs the program until ctx ends, and again whenever it dies; one that exits with 0 has finished. It returns when no
@@ -67,7 +70,7 @@ func (s *slot) keep(ctx context.Context) {
 			s.end()
 			return
 		case <-again.C:
-			if s.idle() {
+			if s.idle() || s.stopping.Err() != nil {
 				continue // until there is a program
 			}
 			if err := s.launch(s.program); err != nil {
@@ -105,17 +108,29 @@ func (s *slot) died(wait time.Duration) time.Duration {
 	lived := time.Since(p.began)
 	if p.err == nil {
 		s.letGo()
+		s.failing.Store(false)
 		s.finished.Store(true)
 		s.changed()
 		s.out.say(s.label, "finished (exit status 0); it is not started again")
 		return 0
 	}
+	if s.force.Err() != nil {
+		return 0 // killed by us
+	}
+	if s.stopping.Err() != nil {
+		s.out.say(s.label, fmt.Sprintf("ended (%v)", p.err))
+		return 0
+	}
 	if lived >= steady {
 		wait = restartFirst
 	}
+	if p.ready == "" { // it was never more than started
+		s.fails()
+	}
 	if !p.isUp() {
 		s.fails()
-		s.out.say(s.label, fmt.Sprintf("%v: %s; starting again in %s%s", p.startError(), p.lastLine(), wait, s.orSave()))
+		early := p.startError()
+		s.out.say(s.label, fmt.Sprintf("%v: %s; starting again in %s%s", early, early.last, wait, s.orSave()))
 		return wait
 	}
 	s.out.say(s.label, fmt.Sprintf("died after %s (%v); starting again in %s", lived.Round(100*time.Millisecond), p.err, wait))
@@ -168,6 +183,8 @@ func (s *slot) set(p *process) {
 	s.mu.Unlock()
 	switch {
 	case p == nil:
+	case p.ready == "":
+		s.retired.Go(func() { s.settle(p) })
 	case p.isUp():
 		s.failing.Store(false)
 	default:
@@ -181,6 +198,20 @@ func (s *slot) set(p *process) {
 		})
 	}
 	s.changed()
+}
+
+// settle takes a command for one that runs when it has done so for a while.
+func (s *slot) settle(p *process) {
+	t := time.NewTimer(commandRuns)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		s.ran.Store(true)
+		s.failing.Store(false)
+		s.changed()
+	case <-p.done:
+	case <-p.stopping:
+	}
 }
 
 func (s *slot) process() *process {
@@ -222,6 +253,7 @@ type startError struct {
 	how   string
 	last  string
 	clean bool // with exit status 0
+	panic bool // last is what a panic says
 }
 
 // Error says so.

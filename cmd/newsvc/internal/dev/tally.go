@@ -125,9 +125,9 @@ func (t *tally) calls() string {
 		return ""
 	}
 	if sum.made > 0 {
-		return fmt.Sprintf("; %.0f of %.0f calls failed", sum.madeFailed, sum.made)
+		return fmt.Sprintf("; %.0f of %.0f calls during the change failed", sum.madeFailed, sum.made)
 	}
-	return fmt.Sprintf("; %.0f of %.0f calls failed", sum.servedFailed, sum.served)
+	return fmt.Sprintf("; %.0f of %.0f calls during the change failed", sum.servedFailed, sum.served)
 }
 
 // scrape reads one process' metrics.
