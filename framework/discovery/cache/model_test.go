@@ -24,9 +24,10 @@ import (
 
 const (
 	modelService = "shop"
-	// quickBound is how long a source may take to agree with etcd after a link healed: the connection is tried at most 2.4 s
-	// apart, a list at most 3 s, and the watch that follows.
-	quickBound = 7 * time.Second
+	// quickBound is how long a source may take to agree with etcd after a link healed: an attempt to connect that began before
+	// fails after 3 s, the next comes 2.4 s later, and a watch that has nothing to tell is asked twice and then looked into,
+	// 1.2 s each.
+	quickBound = 9 * time.Second
 	// patientBound adds the wait after a refusal, and the questions to a watch that does not answer.
 	patientBound = 36*time.Second + 40*time.Second + quickBound
 	// missedBound is the time between two lists that should change nothing.
@@ -506,6 +507,15 @@ func TestModelSourceAndCacheSurviveTheirLink(t *testing.T) {
 func TestModelSourceAndCacheSurviveEverything(t *testing.T) {
 	t.Parallel()
 	model.Check(t, sourceKinds(fakeetcd.Kinds()), 15, runSource)
+}
+
+// Who has nothing to tell can't be told from who does not answer but by asking, once there is a connection again.
+func TestASourceIsSureAgainSoonAfterALinkThatWasSlowForLong(t *testing.T) {
+	t.Parallel()
+	model.Repeat(t, 40, model.Schedule{
+		{Wait: 4 * time.Second, Kind: "slow", N: 35},
+		{Wait: time.Minute, Kind: "heal"},
+	}, runSource)
 }
 
 // A list beside the watch that is under way when etcd comes back waits for what the watch tells up to there. What it was told
