@@ -32,8 +32,9 @@ second time.`,
 func newAddRPC(g *globals) *cobra.Command {
 	var o addrpc.Options
 	cmd := &cobra.Command{
-		Use:   "rpc NAME",
-		Short: "add a method: proto, generated code, a stub and its test",
+		Use:         "rpc NAME",
+		Short:       "add a method: proto, generated code, a stub and its test",
+		Annotations: map[string]string{waits: pluginsWork},
 		Long: `Add rpc writes a method called NAME, and its two messages, into the .proto file, generates, and makes two new files: a
 stub that answers Unimplemented, and a test that holds only while the stub stands. It builds at once.
 
@@ -74,8 +75,9 @@ already gets its stub.`,
 func newAddClient(g *globals) *cobra.Command {
 	var o addclient.Options
 	cmd := &cobra.Command{
-		Use:   "client NAME",
-		Short: "call another service by its name",
+		Use:         "client NAME",
+		Short:       "call another service by its name",
+		Annotations: map[string]string{waits: pluginsWork},
 		Long: `Add client lets this service call the service NAME. It adds one line between the marks "newsvc:clients" and
 "newsvc:end" in main.go, and the policy of the calls to config.yaml, as a comment. Every constructor may then take the
 generated client as a parameter.

@@ -55,8 +55,9 @@ const callTimeout = 10 * time.Second
 func newCall(g *globals) *cobra.Command {
 	o := callOptions{g: g}
 	cmd := &cobra.Command{
-		Use:   "call SERVICE METHOD",
-		Short: "call a method of a service by name",
+		Use:         "call SERVICE METHOD",
+		Short:       "call a method of a service by name",
+		Annotations: map[string]string{waits: "no answer yet; how long to wait is --timeout"},
 		Long: `Call finds an instance of SERVICE as services do, with the framework's own resolver and balancer, and calls METHOD with
 the JSON of -d. METHOD is Ping, or Service/Ping, or blogger_user.v1.BloggerUserService/Ping. The reply is one line of JSON
 on stdout; of a stream, one line for each message. Several JSON documents in -d are the messages of a client stream.

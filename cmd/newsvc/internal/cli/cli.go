@@ -44,6 +44,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(out)
 	root.SetErr(stderr)
 	err := explain(root.ExecuteContext(ctx), out.err)
+	out.waiting.end()
 	var signal InterruptedError
 	if err != nil && errors.As(context.Cause(ctx), &signal) && errors.Is(err, context.Canceled) {
 		err = signal
@@ -59,12 +60,14 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // result is stdout. It remembers that something could not be written: a result that got lost is no success, and most of
 // what prints does not look.
 type result struct {
-	w   io.Writer
-	err error
+	w       io.Writer
+	err     error
+	waiting *waiting
 }
 
 // Write passes on what is printed.
 func (r *result) Write(p []byte) (int, error) {
+	r.waiting.end()
 	n, err := r.w.Write(p)
 	if err != nil && r.err == nil {
 		r.err = err
@@ -135,6 +138,7 @@ Results go to stdout, progress and errors to stderr. No command asks questions.`
 			if !slices.Contains([]string{"text", "json"}, g.output) {
 				return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("--output %q is unknown", g.output), Fix: "--output text, or --output json"}
 			}
+			g.wait(cmd)
 			return nil
 		},
 	}

@@ -17,8 +17,9 @@ import (
 func newDoctor(g *globals) *cobra.Command {
 	var where locate.Flags
 	cmd := &cobra.Command{
-		Use:   "doctor",
-		Short: "look for what is wrong with this machine, this project and the registry",
+		Use:         "doctor",
+		Short:       "look for what is wrong with this machine, this project and the registry",
+		Annotations: map[string]string{waits: "not all checks are done; what does not answer is given up after seconds"},
 		Long: `Doctor looks at what newsvc and the project in the current directory depend on, and prints each finding
 with a remedy to paste. It changes nothing, asks nothing, and ends after 5 seconds at the latest.
 

@@ -11,12 +11,16 @@ import (
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 )
 
+// pluginsWork is what generating waits for when it takes long.
+const pluginsWork = "the plugins of buf.gen.yaml are at work; what go tool has to build first takes a while"
+
 func newGenerate(g *globals) *cobra.Command {
 	var o generate.Options
 	var export string
 	cmd := &cobra.Command{
-		Use:   "generate [PATH...]",
-		Short: "bring the Go code of the .proto files up to date",
+		Use:         "generate [PATH...]",
+		Short:       "bring the Go code of the .proto files up to date",
+		Annotations: map[string]string{waits: pluginsWork},
 		Long: `Generate compiles the .proto files below proto/ and writes their Go code beside them: messages and gRPC stubs. It needs
 no protoc, no buf and no network. With PATHs, files or directories, it generates from those only.
 

@@ -21,8 +21,9 @@ func newLs(g *globals) *cobra.Command {
 	var watch bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:   "ls [NAME|GLOB]",
-		Short: "what is registered",
+		Use:         "ls [NAME|GLOB]",
+		Short:       "what is registered",
+		Annotations: map[string]string{waits: "no answer from etcd yet; how long to wait is --timeout"},
 		Long: `Ls lists the instances that are registered in etcd: of all services, of the one called NAME, or of those whose names
 match GLOB. It reads with the source that services find each other by, and writes nothing.
 

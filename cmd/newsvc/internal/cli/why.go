@@ -17,8 +17,9 @@ func newWhy(g *globals) *cobra.Command {
 	var where locate.Flags
 	q := why.Query{}
 	cmd := &cobra.Command{
-		Use:   "why CALLEE",
-		Short: "why a service can't be called: what its callers see",
+		Use:         "why CALLEE",
+		Short:       "why a service can't be called: what its callers see",
+		Annotations: map[string]string{waits: "callers and instances are asked, and not all have answered yet"},
 		Long: `Why asks running callers of CALLEE, by their admin servers, which instances they know, how old that is, how each connection
 is doing, and why an instance is not used: held by the guard, ejected, draining, outside of the subset, not reachable. It
 dials the instances itself, too, and looks for CALLEE below other prefixes. Callers are found in the registry and in the
