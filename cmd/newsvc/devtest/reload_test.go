@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -153,6 +154,11 @@ func TestWhatAServiceNeedsIsStartedFirstAndStoppedLast(t *testing.T) {
 	r.complete(ctx)
 	r.says(ctx, "database begins")
 	r.says(ctx, "queue begins")
+	for _, name := range []string{"database", "queue"} {
+		if !regexp.MustCompile(`(?s)> starting, as dev.run says: trap "echo ` + name + ` .*plain +> building `).MatchString(r.out.String()) {
+			t.Errorf("%s is not started before the service is built, and run", name)
+		}
+	}
 	r.signal(syscall.SIGTERM)
 	if status := r.wait(ctx); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
