@@ -95,8 +95,9 @@ const filesTopic = `What newsvc create writes is yours to change, with few excep
   .newsvc/base.txtar          what it wrote, so that later templates can be merged with your changes
   .newsvc/                    all else in it is scratch: ignored by git, and safe to delete
 
-No command deletes a file that it did not write, or changes one that is yours but for add rpc (the
-.proto file, two new Go files) and add client (the marked list in main.go, config.yaml).
+No command deletes a file that it did not write. What is yours is changed by three only: add rpc
+(the .proto file), add client (the marked list in main.go, config.yaml, buf.gen.yaml when a proto
+comes from elsewhere) and, in a workspace, create (go.mod and go.sum).
 
   newsvc create blogger-user --dry-run      # the list, nothing is written
   newsvc generate --check                   # exit 4 when generated files are out of date`
