@@ -2,6 +2,7 @@ package call_test
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -279,6 +280,32 @@ func TestNobodyReachableIsSaidWithEachAddress(t *testing.T) {
 	defer cancel()
 	_, err = c.Learn(ctx, "", t.TempDir())
 	want := "blogger-user has 1 instance and it is not reachable\n   at: 127.0.0.1:1 connection refused\n  fix: newsvc why blogger-user"
+	if problem.Code(err) != 78 || err.Error() != want {
+		t.Errorf("exit %d: %v", problem.Code(err), err)
+	}
+}
+
+// As a process that is stopped, or one that is no gRPC server: the kernel takes the connection, and nobody says a word.
+func TestWhoTakesConnectionsAndAnswersNothingIsSaidTo(t *testing.T) {
+	t.Parallel()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	c, err := call.Open(limit(t), locate.Place{}, "blogger-user", call.Options{Addr: l.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // gRPC waits 5 s for the first word
+	defer cancel()
+	_, err = c.Learn(ctx, "", t.TempDir())
+	want := "blogger-user has 1 instance and it is not reachable\n   at: " + l.Addr().String() + " takes connections and answers nothing\n  fix: newsvc why blogger-user"
 	if problem.Code(err) != 78 || err.Error() != want {
 		t.Errorf("exit %d: %v", problem.Code(err), err)
 	}

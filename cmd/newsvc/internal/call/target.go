@@ -1,6 +1,7 @@
 package call
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,10 +106,7 @@ func (c *Caller) Unreachable(err error) error {
 		if e.Connectivity == connectivity.Ready.String() {
 			return nil
 		}
-		text := lastPart(e.Error)
-		if text == "" {
-			text = strings.ToLower(e.Connectivity)
-		}
+		text := cmp.Or(silence(e.Error), lastPart(e.Error), strings.ToLower(e.Connectivity))
 		texts = append(texts, e.Addr+" "+text)
 	}
 	if len(endpoints) == 0 {
@@ -122,6 +120,19 @@ func (c *Caller) Unreachable(err error) error {
 		Exit: Exit(codes.Unavailable), What: fmt.Sprintf("%s has %d %s reachable", c.Callee, len(endpoints), noun),
 		At: strings.Join(texts, "; "), Fix: "newsvc why " + c.Callee, Err: err,
 	}
+}
+
+// silence is what gRPC means when it has given up waiting for the first word of a server; empty for all else.
+func silence(text string) string {
+	if !strings.Contains(text, "error reading server preface") {
+		return ""
+	}
+	for _, ours := range []string{"use of closed network connection", "i/o timeout", "context deadline exceeded"} {
+		if strings.Contains(text, ours) {
+			return "takes connections and answers nothing"
+		}
+	}
+	return ""
 }
 
 // lastPart is what the system said, without the layers that it came through.
