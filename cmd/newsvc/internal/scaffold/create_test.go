@@ -168,6 +168,29 @@ func TestALongBuildSaysThatItIsAtWork(t *testing.T) {
 	}
 }
 
+// TestCreateOnlyBuilds has a go command that writes down what it is asked for: go.mod and go.sum are as they are written, and
+// nothing is tidied, downloaded or fetched.
+func TestCreateOnlyBuilds(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the go command of this test is a shell script")
+	}
+	bin, cwd := t.TempDir(), realTemp(t)
+	asked := filepath.Join(bin, "asked")
+	if err := os.WriteFile(filepath.Join(bin, "go"), []byte("#!/bin/sh\necho \"$*\" >>'"+asked+"'\n"), 0o755); err != nil { //nolint:gosec // it has to be executable
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	for _, kind := range []string{scaffold.Service, scaffold.Gateway} {
+		if _, err := scaffold.Create(t.Context(), scaffold.Options{Kind: kind, Name: "web-" + kind, Cwd: cwd}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(asked)
+	if want := "build ./...\nbuild ./...\n"; err != nil || string(got) != want {
+		t.Errorf("the go command was asked for\n%s%v, want\n%s", got, err, want)
+	}
+}
+
 type writerFunc func(p []byte)
 
 func (f writerFunc) Write(p []byte) (int, error) {
