@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		b.line("save to new version serving", r.total, r.build+2*time.Second, fmt.Sprintf("; go build alone %v, so %v besides", r.build.Round(time.Millisecond), (r.total-r.build).Round(time.Millisecond)))
+		b.line("save to new version serving", r.total, r.build+2*time.Second, fmt.Sprintf("; %v of it go build, so %v besides", r.build.Round(time.Millisecond), (r.total-r.build).Round(time.Millisecond)))
 		machine += fmt.Sprintf(" reload_ms=%d reload_build_ms=%d", r.total.Milliseconds(), r.build.Milliseconds())
 	}
 	fmt.Fprintln(out, machine)
