@@ -25,7 +25,8 @@ is doing, and why an instance is not used: held by the guard, ejected, draining,
 dials the instances itself, too, and looks for CALLEE below other prefixes. Callers are found in the registry and in the
 record of a running newsvc dev; when none answers, the view is that of a new caller, and says so.
 
-Exit 0: every caller has an instance to call; 4: one has none; 5: no instance of CALLEE is registered.`,
+Exit 0: every caller has an instance to call; 4: one has none; 5: no instance of CALLEE is registered; 3: neither
+etcd nor a caller answers.`,
 		Example: `  newsvc why blogger-user
   newsvc why blogger-user --from gateway
   newsvc why blogger-user --admin 10.0.0.7:9001 -o json`,

@@ -87,6 +87,9 @@ func (r *Report) unusable(v View) error {
 	case len(v.Instances) == 0 && r.Etcd != "":
 		p.What = fmt.Sprintf("%s knows no instance of %s, and etcd does not answer", v.name(r.Fresh), r.Callee)
 		p.At, p.Fix = r.Etcd, r.etcdFix
+		if r.Fresh { // nobody was found who might know more
+			p.Exit = problem.Environment
+		}
 	case len(v.Instances) == 0 && len(r.Elsewhere) > 0:
 		p.What = fmt.Sprintf("wrong prefix: %s is registered below %s, and %s looks below %s", r.Callee, r.Elsewhere[0].Prefix, v.name(r.Fresh), v.Prefix)
 		p.Fix = fmt.Sprintf("discovery.prefix: %s in the config.yaml of %s", r.Elsewhere[0].Prefix, v.Caller)
