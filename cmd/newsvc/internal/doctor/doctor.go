@@ -185,7 +185,11 @@ func (r Report) Print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%-5s %-10s %s\n", level, f.Check, f.What)
 		if f.At != "" {
-			fmt.Fprintf(w, "%20s %s\n", "at:", f.At)
+			label := "at:"
+			for line := range strings.SplitSeq(f.At, "\n") {
+				fmt.Fprintf(w, "%20s %s\n", label, strings.TrimSpace(line))
+				label = ""
+			}
 		}
 		if f.Fix != "" {
 			fmt.Fprintf(w, "%20s %s\n", "fix:", f.Fix)

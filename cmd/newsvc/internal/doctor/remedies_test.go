@@ -407,3 +407,20 @@ func TestSeveralNewsvcDev(t *testing.T) {
 		t.Errorf("a flag that is wrong: %v, want an error of usage", err)
 	}
 }
+
+// TestPlacesStandInOneColumn has a finding with several places, which errors indent as their own lines are.
+func TestPlacesStandInOneColumn(t *testing.T) {
+	t.Parallel()
+	r := doctor.Report{Checks: []doctor.Finding{{Level: doctor.Fail, Check: "etcd", What: "two of them", At: "one\n       two", Fix: "choose"}}, Problems: 1}
+	var got strings.Builder
+	r.Print(&got)
+	const want = `FAIL  etcd       two of them
+                 at: one
+                     two
+                fix: choose
+1 problem, 0 warnings
+`
+	if got.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", got.String(), want)
+	}
+}
