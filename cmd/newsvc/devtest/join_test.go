@@ -131,8 +131,8 @@ func TestSeveralEtcdsAreListed(t *testing.T) {
 		t.Fatalf("--etcd embedded joined %v", second.Etcd.Endpoints)
 	}
 	c := three.dev(nil)
-	if status := c.wait(ctx); status != 3 {
-		t.Errorf("exit status %d, want 3", status)
+	if status := c.wait(ctx); status != 4 {
+		t.Errorf("exit status %d, want 4", status)
 	}
 	for _, want := range []string{one.root, two.root, first.Etcd.Endpoints[0], second.Etcd.Endpoints[0], "fix: newsvc dev --etcd "} {
 		if !strings.Contains(c.err.String(), want) {

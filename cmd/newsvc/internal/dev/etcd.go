@@ -114,7 +114,7 @@ func several(owners []devrecord.Record) error {
 		all[i] = fmt.Sprintf("%s (etcd %s, pid %d)", o.Root, strings.Join(o.Etcd.Endpoints, ","), o.PID)
 	}
 	return &problem.Error{
-		Exit: problem.Environment, What: fmt.Sprintf("%d newsvc dev run, each with an etcd of its own, and this one could join any", len(owners)),
+		Exit: problem.Conflict, What: fmt.Sprintf("%d newsvc dev run, each with an etcd of its own, and this one could join any", len(owners)),
 		At: strings.Join(all, "\n       "), Fix: "newsvc dev --etcd " + strings.Join(owners[0].Etcd.Endpoints, ",") + "      or, for one of its own: --etcd " + embedded,
 	}
 }
