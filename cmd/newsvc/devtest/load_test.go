@@ -334,6 +334,9 @@ func TestReloadUnderLoad(t *testing.T) {
 	examples(t, p)
 	r := p.dev([]string{"USER_SERVICE__USER__PATH=" + p.path("users.db"), "USER_SERVICE__USER__BUSY_TIMEOUT=20s"}, "--etcd", "embedded")
 	rec := r.complete(ctx)
+	if out := r.out.String(); strings.Contains(out, "has no instances") {
+		t.Errorf("the gateway was started before those that it calls:\n%s", out)
+	}
 	edge := rec.Services["gateway"].Instances[0].HTTP
 	l := begin(ctx, t, rec.Etcd.Endpoints, "http://"+edge)
 	looking, enough := context.WithCancel(ctx)

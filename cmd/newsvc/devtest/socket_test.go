@@ -73,7 +73,13 @@ func main() {
 func (p *place) edge(dev ...string) {
 	p.t.Helper()
 	p.service("edge", edge, dev...)
-	p.write("edge/go.mod", "module example.test/edge\n\ngo 1.26\n\nrequire github.com/newsvc/newsvc v0.0.0\n\nreplace github.com/newsvc/newsvc => ../fake\n")
+	p.onFramework("edge")
+}
+
+// onFramework has a service be built on a framework of which there is the name.
+func (p *place) onFramework(service string) {
+	p.t.Helper()
+	p.write(service+"/go.mod", "module example.test/"+service+"\n\ngo 1.26\n\nrequire github.com/newsvc/newsvc v0.0.0\n\nreplace github.com/newsvc/newsvc => ../fake\n")
 	p.write("fake/go.mod", "module github.com/newsvc/newsvc\n\ngo 1.26\n")
 	p.write("fake/framework/stack/stack.go", "package stack\n")
 }

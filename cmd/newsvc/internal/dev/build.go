@@ -212,7 +212,7 @@ type settings struct {
 // ask has a new binary say what newsvc dev has to know before it starts; false when it does not know the question or can't
 // answer, which its start will tell better.
 func (u *unit) ask(ctx context.Context, binary string) (settings, bool) {
-	raw, err := u.introspect(ctx, binary)
+	raw, err := u.introspect(ctx, binary, "config")
 	var answer struct {
 		HTTP   bool `json:"http"`
 		Values []struct {
@@ -236,16 +236,16 @@ func (u *unit) ask(ctx context.Context, binary string) (settings, bool) {
 	return s, true
 }
 
-// introspect has a binary print its configuration, without starting anything. What is wrong with that is in an
-// [*exec.ExitError].
-func (u *unit) introspect(ctx context.Context, binary string) ([]byte, error) {
+// introspect has a binary print its configuration, or something else about itself, without starting anything. What is wrong
+// with that is in an [*exec.ExitError].
+func (u *unit) introspect(ctx context.Context, binary, question string) ([]byte, error) {
 	if !u.made().stack {
 		return nil, errors.ErrUnsupported
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary)
-	cmd.Dir, cmd.Env, cmd.SysProcAttr, cmd.WaitDelay = u.dir, append(slices.Clone(u.env), "NEWSVC_INTROSPECT=config"), ownGroup(), 2*time.Second
+	cmd.Dir, cmd.Env, cmd.SysProcAttr, cmd.WaitDelay = u.dir, append(slices.Clone(u.env), "NEWSVC_INTROSPECT="+question), ownGroup(), 2*time.Second
 	cmd.Cancel = func() error { killGroup(cmd.Process.Pid); return nil }
 	return cmd.Output()
 }

@@ -71,7 +71,7 @@ func (u *unit) problems(ctx context.Context) []string {
 	if binary == "" {
 		return nil
 	}
-	_, err := u.introspect(ctx, binary)
+	_, err := u.introspect(ctx, binary, "config")
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok || ctx.Err() != nil {
 		return nil

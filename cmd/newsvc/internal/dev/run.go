@@ -247,6 +247,7 @@ func wake(c chan struct{}) {
 // keep runs everything until ctx ends and the last process is gone.
 func (s *session) keep(ctx context.Context, w *watcher) error {
 	s.changed() // perhaps there is nothing to wait for
+	s.order(ctx)
 	life, end := context.WithCancel(ctx)
 	defer end()
 	var g sync.WaitGroup

@@ -28,6 +28,7 @@ type slot struct {
 	force     context.Context // ends when nobody waits any longer
 	stopping  context.Context // of a command: once it has ended, nothing is started again
 	changed   func()          // called when the instance became ready or went away
+	waits     func() bool     // before the first start: something else is to serve first; nil: nothing is
 
 	replacements chan replacement
 	finished     atomic.Bool // the process exited with 0 by itself and is not started again
@@ -73,6 +74,11 @@ func (s *slot) keep(ctx context.Context) {
 			if s.idle() || s.stopping.Err() != nil {
 				continue // until there is a program
 			}
+			if s.waits != nil && s.waits() {
+				again.Reset(readyPoll)
+				continue
+			}
+			s.waits = nil
 			if err := s.launch(s.program); err != nil {
 				s.fails()
 				s.out.say(s.label, fmt.Sprintf("does not start (%v); trying again in %s", err, wait))
@@ -92,6 +98,7 @@ func (s *slot) keep(ctx context.Context) {
 			}
 		case r := <-s.replacements:
 			again.Stop()
+			s.waits = nil
 			wait = restartFirst
 			r.result <- s.replace(ctx, r)
 			if s.process() == nil && !s.finished.Load() {

@@ -23,6 +23,7 @@ type unit struct {
 	peers func() []*unit // all services, this one included
 	found func()         // called when what the service is made of was looked up anew
 	watch bool           // saves reload it
+	calls []*unit        // those that are to serve before it is started for the first time
 
 	dirty chan struct{}  // a reload is due
 	tails sync.WaitGroup // what is still to be told of past reloads
