@@ -245,3 +245,24 @@ func TestTheExitStatusSaysWhetherSomethingWasCut(t *testing.T) {
 		})
 	}
 }
+
+// When the second instance of a new version does not start, the first one is new already; to undo the save is a change to it.
+func TestAnUndoneSaveReachesTheInstanceThatHadIt(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 90*time.Second)
+	p := newUser(t).place()
+	p.service("plain", plain, "replicas: 2")
+	r := p.dev(nil, "--etcd", "127.0.0.1:1")
+	r.complete(ctx)
+	p.change("plain/main.go", `"one"`, `"two"`)
+	p.change("plain/main.go", "func main() {", "func main() {\n\tif os.Mkdir(\"claimed\", 0o755) != nil {\n\t\tos.Exit(3)\n\t}")
+	r.says(ctx, "(exit status 3); the previous version goes on serving")
+	r.says(ctx, "version two")
+	from := len(r.out.String())
+	p.write("plain/main.go", plain)
+	r.saysSince(ctx, from, "the previous version is gone")
+	r.saysSince(ctx, from, "left two")
+	if now := r.record(ctx, func(rec devrecord.Record) bool { return len(pids(rec, "plain")) == 2 }); len(pids(now, "plain")) != 2 {
+		t.Errorf("the record says %+v", now.Services)
+	}
+}

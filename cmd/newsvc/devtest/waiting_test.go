@@ -85,17 +85,28 @@ func TestInADirectoryBehindALink(t *testing.T) {
 	ctx := within(t, 120*time.Second)
 	u := newUser(t)
 	p, links := u.place(), u.place()
+	const ordner = "mein Ordner äöü"
+	p.root = p.path(ordner)
 	p.service("plain", wrong)
-	if err := os.Symlink(p.root, links.path("link")); err != nil {
+	if err := os.Symlink(p.root, links.path("ein link")); err != nil {
 		t.Fatal(err)
 	}
-	linked := &place{u, links.path("link")}
+	linked := &place{u, links.path("ein link")}
 	r := linked.dev([]string{"PWD=" + linked.root}, "--etcd", "embedded")
 	r.says(ctx, ">   plain/main.go:3:15: undefined: undeclared")
 	linked.write("plain/main.go", plain)
 	r.says(ctx, "> reload: plain/main.go: built in")
 	if rec := r.complete(ctx); rec.Root != p.root {
 		t.Errorf("the record is of %s, want %s", rec.Root, p.root)
+	}
+	from := len(r.out.String())
+	linked.write("plain/internal/ping/ping.go", "package ping\n")
+	linked.write("plain/main.go", strings.Replace(plain, "import (", "import (\n\t_ \"example.test/plain/internal/ping\"", 1))
+	r.saysSince(ctx, from, "> reload: plain/main.go: built in")
+	linked.write("plain/internal/ping/ping.go", "package ping\n\nfunc init() { println(\"ping\") }\n")
+	r.says(ctx, "> reload: plain/internal/ping/ping.go: built in")
+	if strings.Contains(r.out.String(), ordner) {
+		t.Error("a file is named from the root of the file system on")
 	}
 }
 
