@@ -32,23 +32,33 @@ type stamp struct {
 func (w *watcher) wanted() map[string]bool {
 	all := map[string]bool{}
 	for _, u := range w.units {
-		src := u.made()
-		for dir := range src.dirs {
-			all[dir] = all[dir]
+		for dir := range u.directories() {
+			all[dir] = false
 		}
-		for path := range src.files {
-			all[filepath.Dir(path)] = all[filepath.Dir(path)]
-		}
-		all[u.dir] = all[u.dir]
+		all[u.dir] = false
 		for _, dir := range w.above(u) {
-			all[dir] = all[dir]
+			all[dir] = false
 		}
+	}
+	for _, u := range w.units {
 		if p, err := generate.Find(u.dir); err == nil {
 			below(all, p.Proto, func(string) bool { return true })
 		}
-		for _, e := range src.embeds {
+		for _, e := range u.made().embeds {
 			below(all, e.root(), e.enters)
 		}
+	}
+	return all
+}
+
+// directories are those that have files which the service is made of.
+func (u *unit) directories() map[string]bool {
+	src, all := u.made(), map[string]bool{}
+	for dir := range src.dirs {
+		all[dir] = true
+	}
+	for path := range src.files {
+		all[filepath.Dir(path)] = true
 	}
 	return all
 }
@@ -131,18 +141,11 @@ func (w *watcher) differs(path string) bool {
 // nobody has told them of, since nobody knew that it was theirs.
 func (w *watcher) join() {
 	for _, u := range w.units {
-		src, before := u.made(), w.owned[u]
-		now := map[string]bool{}
-		for dir := range src.dirs {
-			now[dir] = true
-		}
-		for path := range src.files {
-			now[filepath.Dir(path)] = true
-		}
+		now, before, since := u.directories(), w.owned[u], u.made().since
 		w.owned[u] = now
 		for dir := range now {
 			if !before[dir] {
-				w.late(u, dir, src.since)
+				w.late(u, dir, since)
 			}
 		}
 	}

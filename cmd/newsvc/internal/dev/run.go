@@ -178,7 +178,7 @@ func (s *session) startCommands(ctx context.Context, u *unit) {
 			slot: newSlot(s.force, program{label: label, dir: u.dir, path: path, args: args, env: os.Environ(), group: true}, s.out, s.changed),
 			end:  end, done: make(chan struct{}), unit: u,
 		}
-		c.slot.stopping = ctx
+		c.slot.stopping = func() bool { return ctx.Err() != nil }
 		s.commands = append(s.commands, c)
 		go func() { defer close(c.done); c.slot.keep(mine) }()
 	}

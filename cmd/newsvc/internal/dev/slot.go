@@ -26,7 +26,7 @@ type slot struct {
 	watched   bool // a save replaces what fails
 	out       *output
 	force     context.Context // ends when nobody waits any longer
-	stopping  context.Context // of a command: once it has ended, nothing is started again
+	stopping  func() bool     // of a command: nothing is started again; nil: that is what the context of keep says
 	changed   func()          // called when the instance became ready or went away
 	waits     func() bool     // before the first start: something else is to serve first; nil: nothing is
 
@@ -51,7 +51,7 @@ type replacement struct {
 }
 
 func newSlot(force context.Context, p program, out *output, changed func()) *slot {
-	return &slot{label: p.label, program: p, out: out, force: force, changed: changed, stopping: context.Background(), replacements: make(chan replacement)}
+	return &slot{label: p.label, program: p, out: out, force: force, changed: changed, replacements: make(chan replacement)}
 }
 
 // keep runs the program until ctx ends, and again whenever it dies; one that exits with 0 has finished. It returns when no
@@ -71,7 +71,7 @@ func (s *slot) keep(ctx context.Context) {
 			s.end()
 			return
 		case <-again.C:
-			if s.idle() || s.stopping.Err() != nil {
+			if s.idle() || s.stops() {
 				continue // until there is a program
 			}
 			if s.waits != nil && s.waits() {
@@ -124,7 +124,7 @@ func (s *slot) died(wait time.Duration) time.Duration {
 	if s.force.Err() != nil {
 		return 0 // killed by us
 	}
-	if s.stopping.Err() != nil {
+	if s.stops() {
 		s.out.say(s.label, fmt.Sprintf("ended (%v)", p.err))
 		return 0
 	}
@@ -143,6 +143,8 @@ func (s *slot) died(wait time.Duration) time.Duration {
 	s.out.say(s.label, fmt.Sprintf("died after %s (%v); starting again in %s", lived.Round(100*time.Millisecond), p.err, wait))
 	return wait
 }
+
+func (s *slot) stops() bool { return s.stopping != nil && s.stopping() }
 
 // fails notes that what is to run here does not get to serve.
 func (s *slot) fails() {
