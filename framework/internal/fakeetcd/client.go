@@ -1,6 +1,7 @@
 package fakeetcd
 
 import (
+	"context"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -35,10 +36,22 @@ func (s *Server) config() clientv3.Config {
 		MaxUnaryRetries: 5, BackoffWaitBetween: 50 * time.Millisecond, Logger: zap.NewNop(),
 		DialOptions: []grpc.DialOption{
 			grpc.WithNoProxy(), grpc.WithContextDialer(s.net.Dial), etcdlink.LoginOnce(),
+			grpc.WithChainStreamInterceptor(withoutRetries),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 				MinConnectTimeout: 3 * time.Second,
 			}),
 		},
 	}
+}
+
+// withoutRetries ends gRPC's own retries of a stream once it is open. In a retry gRPC waits for a connection with the stream's
+// mutex locked; when somebody else wants that, simulated time stands still for good: a goroutine that waits for a mutex
+// counts as one that goes on.
+func withoutRetries(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := open(ctx, desc, cc, method, opts...)
+	if err == nil {
+		s.Context() // that is what it does
+	}
+	return s, err
 }
