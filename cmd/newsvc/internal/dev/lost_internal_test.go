@@ -187,7 +187,10 @@ func TestAFileInANewDirectoryThatIsNotWatchedYetIsNotLost(t *testing.T) {
 	var g sync.WaitGroup
 	g.Go(func() { w.run(ctx) })
 	defer func() { cancel(); g.Wait() }()
-	save(t, u.dir, "main.go", "package main // so that there is nothing left to look at")
+	save(t, u.dir, "main.txt", "package main // so that there is nothing left to look at")
+	if err := os.Rename(filepath.Join(u.dir, "main.txt"), filepath.Join(u.dir, "main.go")); err != nil { // at once, not in two steps
+		t.Fatal(err)
+	}
 	if reason := await(t, u); reason != "main.go" {
 		t.Errorf("a reload is due because of %q", reason)
 	}
