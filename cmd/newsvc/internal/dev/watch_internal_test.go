@@ -32,9 +32,11 @@ func watched(t *testing.T) (*unit, *watcher, *bytes.Buffer) {
 	return u, newWatcher(dir, []*unit{u}, out), &text
 }
 
+// save saves a file in one step: on a busy machine a file that is emptied and then written is two changes, rightly.
 func save(t *testing.T, dir, name, text string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+	aside := filepath.Join(dir, ".aside")
+	if err := errors.Join(os.WriteFile(aside, []byte(text), 0o600), os.Rename(aside, filepath.Join(dir, name))); err != nil {
 		t.Fatal(err)
 	}
 }
