@@ -274,3 +274,23 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 }
+
+// The framework is a module that every project requires; its example APIs are taken when --proto names them, and only then.
+func TestAnExampleOfTheFrameworkIsNamedByProtoOnly(t *testing.T) {
+	t.Parallel()
+	dir := project(t, map[string]string{
+		"user/go.mod":                    "module example.com/user\n\ngo 1.26\n\nrequire github.com/newsvc/newsvc v0.0.0\n\nreplace github.com/newsvc/newsvc => ../fw\n",
+		"fw/go.mod":                      "module github.com/newsvc/newsvc\n",
+		"fw/proto/pos/v1/pos.proto":      "syntax = \"proto3\";\npackage pos.v1;\nservice PosService {}\n",
+		"fw/proto/pos/v1/pos_grpc.pb.go": "package posv1\n",
+	})
+	_, err := addclient.Run(t.Context(), addclient.Options{Dir: dir, Name: "pos"})
+	var e *problem.Error
+	if !errors.As(err, &e) || e.Exit != problem.NotFound || !strings.Contains(e.What, "did you mean post?") || e.Fix != "newsvc add client post" {
+		t.Errorf("error %+v, want exit 5 that asks for post", err)
+	}
+	res, err := addclient.Run(t.Context(), addclient.Options{Dir: dir, Name: "pos", Proto: "../fw/proto"})
+	if err != nil || res.Import != "github.com/newsvc/newsvc/proto/pos/v1" {
+		t.Errorf("with --proto: %q, %v; want the import of the framework's package", res.Import, err)
+	}
+}

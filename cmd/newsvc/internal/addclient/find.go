@@ -56,13 +56,7 @@ func (a *addition) find(ctx context.Context) (callee, error) {
 			}
 		}
 	}
-	return callee{}, &problem.Error{
-		Exit: problem.NotFound,
-		What: "no proto found for " + a.Name,
-		At: fmt.Sprintf("looked for %s/*/*.proto in %s, beside this module for a service of that name, and in the modules of go.work and go.mod",
-			a.name.Domain, strings.Join(a.allShown(roots), ", ")),
-		Fix: fmt.Sprintf("newsvc add client %s --proto ../%s/proto", a.Name, a.Name),
-	}
+	return callee{}, a.notFound(roots)
 }
 
 func (a *addition) allShown(dirs []string) []string {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/mod/modfile"
 
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/generate"
 )
 
@@ -88,10 +89,14 @@ func (a *addition) inCache(ctx context.Context, paths []string) []module {
 	return out
 }
 
-// required are the proto roots of the modules in the graph.
+// required are the proto roots of the modules in the graph. The framework is in all of them, and its APIs are examples:
+// a slip of a name must not lead to one, so they are taken for --proto only.
 func (a *addition) required(ctx context.Context) []string {
 	var out []string
 	for _, m := range a.modules(ctx) {
+		if m.path == buildinfo.Module {
+			continue
+		}
 		out = append(out, filepath.Join(m.dir, "proto"))
 	}
 	return out

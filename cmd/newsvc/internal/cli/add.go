@@ -115,7 +115,7 @@ brings the copy up to date.`,
 				lines = append(lines, change(c))
 			}
 			if g.changed(cmd, lines, o.DryRun) {
-				fmt.Fprintf(g.progress(cmd), "\nEvery constructor may now take a parameter of type %s.\n", res.Client)
+				fmt.Fprintf(g.progress(cmd), "\nEvery constructor may now take a parameter of type %s, of %s.\n", res.Client, res.Import)
 				if res.Hint != "" {
 					fmt.Fprintf(g.progress(cmd), "note: %s\n", res.Hint)
 				}
