@@ -70,6 +70,10 @@ func TestASavedProtoIsGeneratedFromAndABrokenOneChangesNothing(t *testing.T) {
 	if now := r.complete(ctx); slices.Equal(pids(now, "blogger-user"), pids(before, "blogger-user")) {
 		t.Errorf("the process is still %v", pids(now, "blogger-user"))
 	}
+
+	r.change(proto, "  rpc Ping(", "  rpc Extra(PingRequest) returns (PingResponse);\n  rpc Ping(")
+	r.says(ctx, "> note: Server has no method Extra, so calls of it end with UNIMPLEMENTED (")
+	r.says(ctx, "a stub: newsvc add rpc Extra\n")
 }
 
 func TestASavedConfigurationIsTakenOverOrRestartsTheProcess(t *testing.T) {

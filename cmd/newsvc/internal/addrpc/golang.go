@@ -23,6 +23,8 @@ type implementation struct {
 	typeName, receiver   string
 	stubsName            string // what the file of the type calls the generated code
 	methods, fields      map[string]bool
+	written              map[string]string // the files of the exported methods
+	embedsMore           bool              // than the generated type: it may have methods from there
 	inPackage            map[string]bool // identifiers that the package declares
 	inTests              map[string]bool // and those of its tests from outside, or from inside for a type that nobody else can name
 	at                   string          // file:line of the type
@@ -119,11 +121,11 @@ func (a *addition) inDir(dir string, r resolved, embedded string) ([]implementat
 			im := implementation{
 				dir: dir, pkg: f.Name.Name, importPath: path.Join(a.project.Module, filepath.ToSlash(rel)),
 				typeName: typeName, receiver: "s", stubsName: local,
-				methods: map[string]bool{}, fields: map[string]bool{},
+				methods: map[string]bool{}, fields: map[string]bool{}, written: map[string]string{},
 				at: strings.Replace(fset.Position(s.Pos()).String(), ":"+strconv.Itoa(fset.Position(s.Pos()).Column), "", 1),
 			}
 			if im.readFields(s, local+"."+embedded) {
-				im.readMethods(files)
+				im.readMethods(fset, files)
 				im.readNames(files, tests)
 				found = append(found, im)
 			}
@@ -201,14 +203,16 @@ func (im *implementation) readFields(s *ast.StructType, embedded string) (embeds
 			im.fields[t.Sel.Name] = true
 			if x, ok := t.X.(*ast.Ident); ok && x.Name+"."+t.Sel.Name == embedded {
 				embeds = true
+				continue
 			}
 		}
+		im.embedsMore = true
 	}
 	return embeds
 }
 
 // readMethods notes the methods of the type, and how they call their receiver.
-func (im *implementation) readMethods(files []*ast.File) {
+func (im *implementation) readMethods(fset *token.FileSet, files []*ast.File) {
 	for _, f := range files {
 		for _, d := range f.Decls {
 			fn, ok := d.(*ast.FuncDecl)
@@ -219,6 +223,9 @@ func (im *implementation) readMethods(files []*ast.File) {
 				continue
 			}
 			im.methods[fn.Name.Name] = true
+			if fn.Name.IsExported() {
+				im.written[fn.Name.Name] = fset.Position(fn.Pos()).Filename
+			}
 			if n := fn.Recv.List[0].Names; len(n) == 1 && n[0].Name != "_" {
 				im.receiver = n[0].Name
 			}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/addrpc"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/generate"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 )
@@ -52,7 +53,10 @@ Nothing is ever deleted. Either all files are written or none.`,
 				return g.generated(cmd, o, res, err)
 			}
 			res, err := generate.Run(cmd.Context(), o)
-			return g.generated(cmd, o, res, err)
+			if err = g.generated(cmd, o, res, err); err == nil && g.output != "json" {
+				g.unwritten(cmd, dir)
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&o.Check, "check", false, "write nothing; exit 4 when files are out of date")
@@ -97,6 +101,17 @@ func (g *globals) generated(cmd *cobra.Command, o generate.Options, res generate
 		fmt.Fprintf(g.progress(cmd), "note: %s\n", res.Hint)
 	}
 	return err
+}
+
+// unwritten tells of methods that the .proto files have and the Go code has not.
+func (g *globals) unwritten(cmd *cobra.Command, dir string) {
+	missed, err := addrpc.FindUnwritten(cmd.Context(), dir)
+	if err != nil {
+		return // the Go code may be half-way to what was generated
+	}
+	for _, m := range missed {
+		fmt.Fprintf(g.progress(cmd), "note: %s; a stub: %s\n", m, m.Add)
+	}
 }
 
 // noArgs refuses arguments of commands that take none.

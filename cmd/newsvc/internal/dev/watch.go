@@ -14,6 +14,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/addrpc"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/generate"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 )
@@ -212,10 +213,22 @@ func (w *watcher) generateOnce(ctx context.Context, changed []string) bool {
 			w.out.say("newsvc", "generate: "+err.Error())
 		case len(res.Updated) > 0:
 			w.out.say("newsvc", "generate: updated "+strings.Join(res.Updated, ", "))
+			w.unwritten(ctx, p.Root)
 		}
 		w.orphans(p.Root, res.Orphans)
 	}
 	return len(roots) > 0
+}
+
+// unwritten tells of methods that no Go code has yet: it builds without them.
+func (w *watcher) unwritten(ctx context.Context, dir string) {
+	missed, err := addrpc.FindUnwritten(ctx, dir)
+	if err != nil {
+		return // the compiler says what is wrong with the Go code
+	}
+	for _, m := range missed {
+		w.out.say("newsvc", fmt.Sprintf("note: %s; a stub: %s", m, m.Add))
+	}
 }
 
 // orphans tells, once, of generated files whose source is gone. Nothing is deleted.

@@ -98,6 +98,8 @@ func checks() []check {
 		{"replace", (*examination).replaced},
 		{"plugins", (*examination).plugins},
 		{"generated", (*examination).generated},
+		{"copies", (*examination).copies},
+		{"rpcs", (*examination).rpcs},
 		{"config", (*examination).settings},
 		{"deploy", (*examination).deployed},
 		{"etcd", (*examination).registry},

@@ -26,6 +26,8 @@ func pasted() map[string]string {
 		"replaced":         "1 " + script,
 		"plugins":          "2 " + script,
 		"generated":        "1 " + script, // and what asFinding makes of errors of generate
+		"copies":           "1 doctor_sources.txtar",
+		"rpcs":             "1 doctor_sources.txtar",
 		"asFinding":        "1 " + script,
 		"settings":         "1 TestRemedyConfigOfTheEnvironment " + script,
 		"advertised":       "1 " + script,
