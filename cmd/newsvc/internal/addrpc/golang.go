@@ -25,9 +25,9 @@ type implementation struct {
 	methods, fields      map[string]bool
 	written              map[string]string // the files of the exported methods
 	embedsMore           bool              // than the generated type: it may have methods from there
-	inPackage            map[string]bool // identifiers that the package declares
-	inTests              map[string]bool // and those of its tests from outside, or from inside for a type that nobody else can name
-	at                   string          // file:line of the type
+	inPackage            map[string]bool   // identifiers that the package declares
+	inTests              map[string]bool   // and those of its tests from outside, or from inside for a type that nobody else can name
+	at                   string            // file:line of the type
 }
 
 func (im implementation) exported() bool { return token.IsExported(im.typeName) }

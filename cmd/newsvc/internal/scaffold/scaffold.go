@@ -49,6 +49,7 @@ type Result struct {
 	Files     []string `json:"files"`             // written, relative to Dir; in a workspace, relative to its root
 	Updated   []string `json:"updated,omitempty"` // files of a workspace that had to be changed
 	Raised    []string `json:"raised,omitempty"`  // versions in the go.mod of a workspace that were older than what a service needs
+	Notes     []string `json:"notes,omitempty"`   // what else the author should know of files that are theirs
 	Kept      []string `json:"kept,omitempty"`    // conflicts: files that were there and say something else
 	DryRun    bool     `json:"dry_run,omitempty"`
 	Root      string   `json:"-"` // what Files are relative to, as the user would type it
@@ -126,6 +127,12 @@ func (o Options) put(ctx context.Context, p place, spec Spec, files []File, rend
 	}
 	for _, what := range res.Raised {
 		o.say("raise", "%s, which a service needs", what)
+	}
+	if spec.InWorkspace {
+		res.Notes = foreignBuf(p.Root, spec)
+	}
+	for _, note := range res.Notes {
+		o.say("note", "%s", note)
 	}
 	if !o.NoVerify {
 		return res, o.verify(ctx, p, spec.Home() == "")
