@@ -54,10 +54,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	switch {
 	case place.ServiceDir == "" || place.Module == "":
-		return Result{}, &problem.Error{
-			Exit: problem.Usage, What: "this directory is in no service, so nobody here could call " + o.Name,
-			At: "looked for " + workspace.MarkerFile + " in " + o.Dir + " and above", Fix: "newsvc add client " + o.Name + " -C DIR      (the directory of the caller)",
-		}
+		return Result{}, noService(o, place)
 	case place.ServiceName == o.Name:
 		return Result{}, &problem.Error{Exit: problem.Usage, What: o.Name + " is this service itself", At: place.ServiceDir, Fix: "newsvc add client NAME      (another service)"}
 	}

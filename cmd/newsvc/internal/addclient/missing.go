@@ -3,8 +3,10 @@ package addclient
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/generate"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/nearest"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/workspace"
@@ -15,13 +17,46 @@ func (a *addition) notFound(roots []string) error {
 	e := &problem.Error{
 		Exit: problem.NotFound,
 		What: "no proto found for " + a.Name,
-		At: fmt.Sprintf("looked for %s/*/*.proto in %s, beside this module for a service of that name, and in the modules of go.work and go.mod",
+		At: fmt.Sprintf("looked for %s/*/*.proto in %s, beside this module for a service of that name, and in the modules of go.work and go.mod but the framework",
 			a.name.Domain, strings.Join(a.allShown(roots), ", ")),
 		Fix: fmt.Sprintf("newsvc add client %s --proto ../%s/proto", a.Name, a.Name),
 	}
-	if meant := nearest.Word(a.Name, a.others()); meant != "" {
+	others := a.others()
+	if len(others) > 0 {
+		e.At += "\n       services here: " + strings.Join(others, ", ")
+	}
+	if meant := nearest.Word(a.Name, others); meant != "" {
 		e.What += "; did you mean " + meant + "?"
 		e.Fix = "newsvc add client " + meant
+	} else if services, err := workspace.Services(a.place.Root); err == nil && slices.ContainsFunc(services, func(s workspace.Found) bool { return s.Name == a.Name }) {
+		e.What = a.Name + " has no .proto file: it serves HTTP alone, as a gateway does, or its API is elsewhere"
+		e.Fix = "newsvc add client " + a.Name + " --proto DIR      (where its .proto files are)"
+	}
+	return e
+}
+
+// noService says that nobody here could call, and who in the workspace around it could.
+func noService(o Options, p workspace.Place) error {
+	e := &problem.Error{
+		Exit: problem.Usage, What: "this directory is in no service, so nobody here could call " + o.Name,
+		At: "looked for " + workspace.MarkerFile + " in " + o.Dir + " and above", Fix: "newsvc add client " + o.Name + " -C DIR      (the directory of the caller)",
+	}
+	services, err := workspace.Services(p.Root)
+	if p.Kind != workspace.Workspace || err != nil {
+		return e
+	}
+	var names []string
+	for _, s := range slices.Backward(services) {
+		if s.Name == o.Name {
+			continue
+		}
+		names = append(names, s.Name)
+		e.Fix = "newsvc add client " + o.Name + " -C " + generate.Shown(o.Dir, s.Dir)
+	}
+	if len(names) > 0 {
+		slices.Sort(names)
+		e.What = "this is the workspace, and no service of it, so nobody here could call " + o.Name
+		e.At = "who could: " + strings.Join(names, ", ")
 	}
 	return e
 }
@@ -47,5 +82,6 @@ func (a *addition) others() []string {
 			add(m.Name)
 		}
 	}
-	return out
+	slices.Sort(out)
+	return slices.Compact(out)
 }

@@ -155,9 +155,13 @@ func (o Options) check() error {
 		}
 	}
 	if good := MethodName(o.Name); good != o.Name {
+		why := "buf and Go want UpperCamelCase"
+		if strings.EqualFold(good, o.Name) && good[:1] == o.Name[:1] {
+			why = "in Go it would be another, " + good
+		}
 		return &problem.Error{
 			Exit: problem.Usage,
-			What: fmt.Sprintf("%q is not a method name: buf and Go want UpperCamelCase", o.Name),
+			What: fmt.Sprintf("%q is not a method name: %s", o.Name, why),
 			Fix:  "newsvc add rpc " + good,
 		}
 	}

@@ -136,6 +136,7 @@ func TestRefusals(t *testing.T) {
 		want  string
 	}{
 		{"lower case", nil, addrpc.Options{Name: "getUser"}, problem.Usage, "\"getUser\" is not a method name: buf and Go want UpperCamelCase\n  fix: newsvc add rpc GetUser"},
+		{"another in Go", nil, addrpc.Options{Name: "Sha256sum"}, problem.Usage, "\"Sha256sum\" is not a method name: in Go it would be another, Sha256Sum\n  fix: newsvc add rpc Sha256Sum"},
 		{"snake case", nil, addrpc.Options{Name: "get_2fa"}, problem.Usage, "\"get_2fa\" is not a method name: buf and Go want UpperCamelCase\n  fix: newsvc add rpc Get2Fa"},
 		{"digit first", nil, addrpc.Options{Name: "2FA"}, problem.Usage, "fix: newsvc add rpc FA"},
 		{"stream", nil, addrpc.Options{Name: "Get", Stream: "both"}, problem.Usage, "--stream \"both\" is unknown"},

@@ -11,6 +11,7 @@ import (
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/names"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/nearest"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/workspace"
 )
 
 // target is the proto service that the method is added to.
@@ -51,11 +52,14 @@ func (t target) at(dir string, c *generate.Compiled, method *descriptorpb.Method
 func (a *addition) target(c *generate.Compiled) (target, error) {
 	all := services(c)
 	own := slices.DeleteFunc(slices.Clone(all), func(t target) bool { return !a.owns(t.file.GetPackage()) })
-	if len(own) == 0 {
-		own = all
-	}
 	if a.Service != "" {
 		return a.named(all)
+	}
+	if len(own) == 0 {
+		if err := a.noAPI(all); err != nil {
+			return target{}, err
+		}
+		own = all
 	}
 	switch len(own) {
 	case 1:
@@ -73,6 +77,26 @@ func (a *addition) target(c *generate.Compiled) (target, error) {
 		At:   strings.Join(list, ", "),
 		Fix:  fmt.Sprintf("newsvc add rpc %s --service %s%s", a.Name, list[0], a.streamFlag()),
 	}
+}
+
+// noAPI refuses a service that shares its .proto files with others and has none of its own, such as a gateway.
+func (a *addition) noAPI(all []target) error {
+	shared := a.place.Kind == workspace.Workspace || a.place.Kind == workspace.Checkout
+	if !shared || a.place.ServiceName == "" {
+		return nil
+	}
+	domain := a.place.ServiceName
+	if n, err := names.Parse(domain); err == nil {
+		domain = n.Domain
+	}
+	p := &problem.Error{
+		Exit: problem.Conflict, What: a.place.ServiceName + " has no API of its own: no .proto file declares a service in package " + domain,
+		At: a.project.Proto, Fix: "newsvc add rpc " + a.Name + a.streamFlag() + " -C DIR      (of the service that is to have it)",
+	}
+	if len(all) > 0 {
+		p.At = "there are: " + strings.Join(fullNames(all), ", ")
+	}
+	return p
 }
 
 // owns says whether a proto package belongs to the service around the directory.
