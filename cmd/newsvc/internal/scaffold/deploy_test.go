@@ -1,10 +1,12 @@
 package scaffold_test
 
 import (
+	"go/version"
 	"net"
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,4 +213,23 @@ func portOf(t *testing.T, addr string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// One that is older than the image's would be told of faults of the standard library that the image does not have; and a
+// go.mod that wants a newer one would have both fetch it at every run.
+func TestImageAndCIUseOneGoThatIsNewEnough(t *testing.T) {
+	t.Parallel()
+	all := map[string]string{}
+	for _, f := range render(t, kinds(t)["release"]) {
+		all[f.Path] = string(f.Content)
+	}
+	image := regexp.MustCompile(`(?m)^FROM golang:([0-9.]+) `).FindStringSubmatch(all["Dockerfile"])
+	ci := regexp.MustCompile(`(?m)^ +go-version: "([0-9.]+)"`).FindStringSubmatch(all[".github/workflows/ci.yml"])
+	mod := regexp.MustCompile(`(?m)^go ([0-9.]+)$`).FindStringSubmatch(all["go.mod"])
+	if image == nil || ci == nil || mod == nil {
+		t.Fatalf("Dockerfile %q, ci.yml %q, go.mod %q", image, ci, mod)
+	}
+	if image[1] != ci[1] || version.Compare("go"+image[1], version.Lang("go"+mod[1])) < 0 {
+		t.Errorf("the image has Go %s, CI %s, and go.mod wants %s", image[1], ci[1], mod[1])
+	}
 }
