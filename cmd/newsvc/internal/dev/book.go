@@ -64,6 +64,7 @@ func (b *book) follow(units []*unit, commands []command) (news string, err error
 		s := devrecord.Service{Instances: []devrecord.Instance{}}
 		stuck := false
 		for _, slot := range u.slots {
+			s.Gone = append(s.Gone, slot.dead()...)
 			if i, ok := slot.instance(); ok {
 				s.Instances = append(s.Instances, i)
 				serving++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type slot struct {
 	mu      sync.Mutex
 	program program
 	current *process
+	gone    []devrecord.Gone // the last ones that served and died
 }
 
 // replacement asks for a process of another program in the place of the one that runs.
@@ -111,6 +113,7 @@ func (s *slot) keep(ctx context.Context) {
 // died looks at a process that ended by itself and returns the wait until it is started again, 0 for never.
 func (s *slot) died(wait time.Duration) time.Duration {
 	p := s.process()
+	s.mourn(p)
 	s.set(nil)
 	lived := time.Since(p.began)
 	if p.err == nil {
@@ -142,6 +145,27 @@ func (s *slot) died(wait time.Duration) time.Duration {
 	}
 	s.out.say(s.label, fmt.Sprintf("died after %s (%v); starting again in %s", lived.Round(100*time.Millisecond), p.err, wait))
 	return wait
+}
+
+// mostGone is how many of its dead a slot remembers: so many may die while the lease of the first one lasts.
+const mostGone = 8
+
+// mourn remembers a process that served and died, since its key outlives it.
+func (s *slot) mourn(p *process) {
+	if p.err == nil || !p.isUp() || p.info.GRPC == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = append(s.gone, devrecord.Gone{Instance: devrecord.Instance{PID: p.pid, GRPC: p.info.GRPC, Admin: p.info.Admin, HTTP: p.info.HTTP}, How: p.err.Error()})
+	s.gone = s.gone[max(0, len(s.gone)-mostGone):]
+}
+
+// dead are those that it remembers.
+func (s *slot) dead() []devrecord.Gone {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.gone)
 }
 
 func (s *slot) stops() bool { return s.stopping != nil && s.stopping() }

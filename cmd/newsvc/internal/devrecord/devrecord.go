@@ -46,6 +46,8 @@ type Etcd struct {
 // Service is one service with the instances that serve.
 type Service struct {
 	Instances []Instance `json:"instances"`
+	// Gone are the last ones that served and died; their keys may still be in etcd.
+	Gone []Gone `json:"gone,omitempty"`
 }
 
 // Instance is one process of a service. Addresses are host:port, empty for listeners that it does not have.
@@ -54,6 +56,13 @@ type Instance struct {
 	GRPC  string `json:"grpc"`
 	Admin string `json:"admin"`
 	HTTP  string `json:"http"`
+}
+
+// Gone is an instance whose process has died.
+type Gone struct {
+	Instance
+	// How it ended, as the system says it: "signal: killed".
+	How string `json:"how"`
 }
 
 // New returns the record of this very process, for a newsvc dev that runs in root.

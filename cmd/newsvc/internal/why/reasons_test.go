@@ -3,6 +3,7 @@
 package why_test
 
 import (
+	"net"
 	"regexp"
 	"strings"
 	"testing"
@@ -130,10 +131,26 @@ func TestReasonBreakerOpen(t *testing.T) {
 // As it looks from a machine that has another service of its own at that port.
 func TestReasonSomebodyElseAnswersAtALoopbackAddress(t *testing.T) {
 	t.Parallel()
-	w, _ := newWorld(t)
+	w, _ := newWorldOn(t, nil, ownAddr(t)+":0") // so that others may be registered there, too
 	other, _ := w.start(calltest.Service{Name: "mail-service"})
 	w.announce(other.GRPC, discovery.StateUp)
 	w.start(calltest.Service{Name: caller, Client: true, Callee: callee})
 	w.line(problem.Conflict, other.GRPC, `NOT USABLE +TRANSIENT_FAILURE +it advertises a loopback address, which leads every caller to its own machine; here another service answers there: this is service "mail-service"`)
 	w.expect(w.query(callee), problem.Conflict, "fix: registration.advertise: HOST in its config.yaml")
+}
+
+// ownAddr is an address of this machine that others can reach, too.
+func ownAddr(t *testing.T) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
+			return ip.IP.String()
+		}
+	}
+	t.Skip("this machine has no address besides loopback")
+	return ""
 }

@@ -112,6 +112,12 @@ func remedy(i Instance, callee string) string {
 		return fmt.Sprintf("kill -CONT %d      or restart it", i.PID)
 	case i.Reach == Frozen:
 		return "kill -CONT its process, or restart it"
+	case i.Gone && strings.Contains(i.Reason, noLease):
+		return "newsvc doctor      has the command that deletes its key"
+	case i.Gone && i.PID > 0:
+		return "see the lines of " + callee + " in newsvc dev, which starts it again; newsvc ls " + callee + " -w      shows when"
+	case i.Gone:
+		return "start it: newsvc dev in its directory; newsvc ls " + callee + " -w      shows when it is there"
 	case strings.Contains(i.Reason, "advertises a loopback address"):
 		return "registration.advertise: HOST in its config.yaml, an address that callers can reach"
 	case strings.Contains(i.Reason, "draining"):

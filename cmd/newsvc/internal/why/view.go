@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/newsvc/newsvc/cmd/newsvc/internal/devrecord"
 )
 
 // quietFor is how long etcd may be silent before what a caller knows counts as old: a watch that has nothing to tell is asked
@@ -15,8 +13,8 @@ import (
 const quietFor = 15 * time.Second
 
 // view is one caller's page, judged with what was found at the addresses.
-func view(p answer, q Query, reaches map[string]Reach) View {
-	c := p.of(q.Callee)
+func view(p answer, around *circumstances) View {
+	c := p.of(around.callee)
 	v := View{Caller: p.Service, Instance: p.Incarnation, Admin: p.admin, Prefix: p.Prefix, Instances: []Instance{}}
 	if c == nil {
 		v.Knowledge = "it was asked for nothing yet"
@@ -24,13 +22,15 @@ func view(p answer, q Query, reaches map[string]Reach) View {
 	}
 	v.Target, v.Breaker, v.Known = c.Connection.Target, c.Connection.Breaker, c.Known
 	v.Knowledge, v.Stale = knowledge(p.page, c)
+	one := around.oneMachine(p)
 	for _, i := range c.Instances {
+		pid, _, _ := around.process(i.Addr)
 		shown := Instance{
 			Address: i.Addr, Instance: i.Incarnation, State: i.State, Connection: i.Connection, Error: i.Error,
-			Reach: reaches[i.Addr], PID: pidOf(q.Place.Devs, q.Callee, i.Addr),
+			Reach: around.reach[i.Addr], PID: pid,
 			Ejected: i.Ejected, EjectedUntil: i.Until, ProbeError: i.ProbeError, HeldUntil: i.HeldUntil,
 		}
-		shown.judge(i)
+		shown.judge(i, around.lost(&shown, one))
 		if shown.Usable {
 			v.Usable++
 		}
@@ -60,11 +60,11 @@ func knowledge(p *page, c *pageCallee) (text string, stale bool) {
 }
 
 // judge decides whether calls reach an instance, and says why they don't. What the caller says of it counts first; that it
-// answers nothing, the caller may not have noticed yet.
-func (i *Instance) judge(p pageInstance) {
-	i.Usable, i.Reason = p.Used, p.Note
+// answers nothing, the caller may not have noticed yet. lost is why its process does not answer there, where that is known.
+func (i *Instance) judge(p pageInstance, lost string) {
+	i.Usable, i.Reason, i.Gone = p.Used, p.Note, lost != ""
 	frozen := i.Reach == Frozen
-	if frozen {
+	if frozen || i.Gone {
 		i.Usable = false
 	}
 	switch {
@@ -73,8 +73,10 @@ func (i *Instance) judge(p pageInstance) {
 		i.Reason = fmt.Sprintf("%s; pid %d", i.Reach, i.PID)
 	case frozen:
 		i.Reason = string(i.Reach)
+	case i.Gone && p.HeldUntil.IsZero() && (i.Connection != "" || p.Note == ""):
+		i.Reason = lost
 	case !i.Usable && (i.Connection != "" || p.Note == "") && p.HeldUntil.IsZero() && i.PID == 0 && loopback(i.Address):
-		// It was dialled in vain. Who vanished, drains or was not chosen has another reason, and under newsvc dev loopback is right.
+		// It was dialled in vain. Who vanished, drains or was not chosen has another reason, and on one machine loopback is right.
 		i.Reason = "it advertises a loopback address, which leads every caller to its own machine"
 		if i.Reach != Answers {
 			i.Reason += "; here " + string(i.Reach)
@@ -91,14 +93,4 @@ func loopback(addr string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
-}
-
-func pidOf(devs []devrecord.Record, callee, addr string) int {
-	pid := 0
-	eachOfDev(devs, func(service string, i devrecord.Instance) {
-		if service == callee && i.GRPC == addr {
-			pid = i.PID
-		}
-	})
-	return pid
 }

@@ -103,8 +103,10 @@ type Instance struct {
 	Error string `json:"error,omitempty"`
 	// Reach is what this command found at the address.
 	Reach Reach `json:"reach,omitempty"`
-	// PID is its process, when a newsvc dev of this machine runs it.
+	// PID is its process, when a newsvc dev of this machine runs or ran it.
 	PID int `json:"pid,omitempty"`
+	// Gone is set when its process is known to have ended, or nobody listens where it can only be on this machine.
+	Gone bool `json:"gone,omitempty"`
 }
 
 // Ask finds out. The errors are those of this side: no caller at Admin, or none called From.
@@ -131,9 +133,10 @@ func Ask(ctx context.Context, q Query) (*Report, error) {
 		}
 		pages = []answer{p}
 	}
-	reaches := r.dial(ctx, q, pages)
+	around := &circumstances{callee: q.Callee, devs: q.Place.Devs, etcd: q.Place.Endpoints(), silent: r.Etcd != "", all: registered, reach: r.dial(ctx, q, pages)}
+	around.look(ctx, reg, pages)
 	for _, p := range pages {
-		r.Views = append(r.Views, view(p, q, reaches))
+		r.Views = append(r.Views, view(p, around))
 	}
 	r.lookElsewhere(ctx, q, reg)
 	return r, nil
