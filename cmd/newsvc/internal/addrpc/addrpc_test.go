@@ -34,7 +34,7 @@ func TestEveryKindOfMethodOnceAndNotTwice(t *testing.T) {
 			want := []addrpc.Change{
 				{Action: "update", Path: "proto/user/v1/service.proto", Note: "line 10: " + strings.TrimSuffix(tc.rpc, ";")},
 				{Action: "create", Path: "internal/user/" + tc.file + ".go", Note: "write the method here"},
-				{Action: "create", Path: "internal/user/" + tc.file + "_test.go"},
+				{Action: "create", Path: "internal/user/" + tc.file + "_test.go", Note: "skips once that is written: test it here"},
 				{Action: "create", Path: "proto/user/v1/service.pb.go"},
 				{Action: "create", Path: "proto/user/v1/service_grpc.pb.go"},
 			}

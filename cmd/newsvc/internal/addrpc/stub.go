@@ -82,6 +82,7 @@ func (a *addition) addStub(c *generate.Compiled, t target) error {
 		}
 	}
 	a.notes[filepath.Join(im.dir, v.Base+".go")] = "write the method here"
+	a.notes[filepath.Join(im.dir, v.Base+"_test.go")] = "skips once that is written: test it here"
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -116,6 +117,10 @@ brings the copy up to date.`,
 			}
 			if g.changed(cmd, lines, o.DryRun) {
 				fmt.Fprintf(g.progress(cmd), "\nEvery constructor may now take a parameter of type %s, of %s.\n", res.Client, res.Import)
+				if alias, client, ok := strings.Cut(strings.TrimSuffix(res.Client, "Client"), "."); ok {
+					fmt.Fprintf(g.progress(cmd), "Where e2e_test.go comes to such a call, it needs a callee beside the service, a fake:\n"+
+						"  apptest.Fake(%q, func(s grpc.ServiceRegistrar) { %s.Register%sServer(s, fake{}) }),\n", o.Name, alias, client)
+				}
 				if res.Hint != "" {
 					fmt.Fprintf(g.progress(cmd), "note: %s\n", res.Hint)
 				}
