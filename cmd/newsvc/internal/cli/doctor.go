@@ -38,6 +38,7 @@ with a remedy to paste. It changes nothing, asks nothing, and ends after 5 secon
   clock       etcd's clock and this one are less than the life of a lease apart
   instances   every registered address answers
   leases      every lease in etcd holds a key
+  dev         what newsvc dev runs on this machine is registered, and not stopped
 
 The exit code is 4 when there is a finding, problem or warning; checks that cannot run are skipped, and say why.`,
 		Example: `  newsvc doctor
@@ -53,7 +54,7 @@ The exit code is 4 when there is a finding, problem or warning; checks that cann
 				Dir: dir, Environ: os.Environ(), Build: buildinfo.Read(),
 				Locate: func(ctx context.Context) (doctor.Registry, error) {
 					p, err := where.Find(ctx, dir)
-					r := doctor.Registry{Etcd: p.Etcd, Prefix: p.Prefix, How: p.How}
+					r := doctor.Registry{Etcd: p.Etcd, Prefix: p.Prefix, How: p.How, Records: p.Devs}
 					for _, d := range p.Devs {
 						r.Devs = append(r.Devs, cmp.Or(d.Etcd.Owner, d.PID))
 					}

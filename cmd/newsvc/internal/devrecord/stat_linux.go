@@ -28,3 +28,9 @@ func ended(pid int) bool {
 	f := stat(pid)
 	return len(f) > 0 && (f[0] == "Z" || f[0] == "X")
 }
+
+// Stopped reports whether a process is stopped, by SIGSTOP or a debugger.
+func Stopped(pid int) bool {
+	f := stat(pid)
+	return len(f) > 0 && (f[0] == "T" || f[0] == "t")
+}

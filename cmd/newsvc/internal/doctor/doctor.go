@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/modfile"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/buildinfo"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/devrecord"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/workspace"
@@ -57,6 +58,8 @@ type Registry struct {
 	Prefix string
 	How    string // "--etcd", "NEWSVC_ETCD", ".newsvc/dev.json", "default" and the like
 	Devs   []int  // processes of newsvc dev that own it, or whose services are registered there
+	// Records say what those run.
+	Records []devrecord.Record
 }
 
 // Options say where to look.

@@ -57,6 +57,7 @@ func (x *examination) instances(ctx context.Context, cli *clientv3.Client, r Reg
 			found = append(found, unreachable(i, r.Etcdctl(endpoint)))
 		}
 	}
+	found = append(found, running(ctx, r, all)...)
 	if len(found) == 0 {
 		return []Finding{{Check: "instances", Level: OK, What: fmt.Sprintf("%s of %s, all can be reached", count(len(all), "instance"), count(len(services), "service"))}}
 	}
