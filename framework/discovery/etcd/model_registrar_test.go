@@ -176,13 +176,19 @@ func (m *registrarModel) step(st model.Step) {
 }
 
 func (m *registrarModel) update(l *modelLife, weight int) {
+	m.mu.Lock()
+	reg := l.reg // it may be another one soon
+	m.mu.Unlock()
 	m.calls.Go(func() {
 		ctx, cancel := context.WithTimeout(m.ctx, 5*time.Second)
 		defer cancel()
-		_ = l.reg.Update(ctx, func(i *discovery.Instance) { // goes on in the background
+		_ = reg.Update(ctx, func(i *discovery.Instance) { // goes on in the background
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			i.Weight, l.weight = weight, weight
+			i.Weight = weight
+			if l.reg == reg {
+				l.weight = weight
+			}
 		})
 	})
 }
