@@ -23,6 +23,9 @@ const (
 	Same   = "same"
 )
 
+// ErrChanged is the reason for which [Set.Apply] leaves all as it is when a file is not what it was when it was read.
+var ErrChanged = errors.New("was changed by somebody else meanwhile")
+
 // Change is what happens to one file.
 type Change struct {
 	Action string // [Create], [Update] or [Same]
@@ -223,7 +226,7 @@ func (e *entry) swap() error {
 	case err != nil:
 		return err
 	case e.old == nil || !bytes.Equal(found, e.old):
-		return fmt.Errorf("%s was changed by somebody else meanwhile", e.path)
+		return fmt.Errorf("%s %w", e.path, ErrChanged)
 	}
 	if err := os.Rename(e.temp, e.path); err != nil {
 		return err

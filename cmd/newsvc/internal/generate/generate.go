@@ -111,10 +111,15 @@ func (r *Result) list(set *changes.Set, dir string) {
 
 // Apply writes the set; what goes wrong is a [*problem.Error].
 func Apply(set *changes.Set) error {
-	if err := set.Apply(); err != nil {
-		return &problem.Error{What: "nothing is written: " + firstLine(err), Fix: "make the directory writable, or room on its disk, then run it again", Err: err}
+	err := set.Apply()
+	if err == nil {
+		return nil
 	}
-	return nil
+	p := &problem.Error{What: "nothing is written: " + firstLine(err), Fix: "make the directory writable, or room on its disk, then run it again", Err: err}
+	if errors.Is(err, changes.ErrChanged) {
+		p.Fix = "run it again"
+	}
+	return p
 }
 
 // Stage plans outputs in set. A file that somebody edited is a [*problem.Error].
