@@ -30,6 +30,8 @@ with a remedy to paste. It changes nothing, asks nothing, and ends after 5 secon
   replace     the directories that go.mod refers to are there
   plugins     the versions of the generators that go.mod and buf.gen.yaml name
   generated   the Go code of the .proto files is up to date
+  copies      copied .proto files are what their sources are, where those can be read
+  rpcs        every method of the .proto files is written in Go
   config      the framework's settings of the service can be read
   deploy      Kubernetes gives pods longer to end than the service may take
   ports       nothing listens where "go run ." would
