@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -29,7 +30,8 @@ match GLOB. It reads with the source that services find each other by, and write
 
 Columns show "-" where an instance does not say, as those of other programs mostly don't. With --watch there is one line
 for each event: "gone after draining" is an instance that was stopped in order; "gone without draining" is one that was
-killed, cut off or frozen for longer than its lease.
+killed, cut off or frozen for longer than its lease. An etcd that is not up yet is waited for, with --timeout for as long as
+that says.
 
 Nothing registered is exit 0, and exit 5 when a NAME was given.`,
 		Example: `  newsvc ls
@@ -45,14 +47,18 @@ Nothing registered is exit 0, and exit 5 when a NAME was given.`,
 			if err := checkPattern(pattern); err != nil {
 				return err
 			}
+			if watch {
+				limit := time.Duration(0)
+				if cmd.Flags().Changed("timeout") {
+					limit = timeout
+				}
+				return g.watch(cmd, where, pattern, limit)
+			}
 			reg, err := openRegistry(cmd.Context(), where)
 			if err != nil {
 				return err
 			}
 			defer reg.Close()
-			if watch {
-				return g.follow(cmd, reg, pattern)
-			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			return g.list(ctx, cmd, reg, pattern)
@@ -117,6 +123,57 @@ func (g *globals) list(ctx context.Context, cmd *cobra.Command, reg *registryvie
 		fmt.Fprintf(g.progress(cmd), "nothing is registered in %s\n", reg.Place)
 	}
 	return registryview.WriteTable(cmd.OutOrStdout(), rows)
+}
+
+// knockAgain is how often --watch asks for an etcd that is not up yet.
+const knockAgain = 500 * time.Millisecond
+
+// watch waits for etcd, and prints events until Ctrl-C. Which etcd it is, is found anew each time: a newsvc dev that starts
+// meanwhile may have one elsewhere. A limit of 0 is none.
+func (g *globals) watch(cmd *cobra.Command, where locate.Flags, pattern string, limit time.Duration) error {
+	ctx := cmd.Context()
+	if limit > 0 {
+		within, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		ctx = within
+	}
+	tick := time.NewTicker(knockAgain)
+	defer tick.Stop()
+	var last error
+	for said := ""; ; {
+		reg, err := openRegistry(cmd.Context(), where)
+		if err != nil {
+			return err
+		}
+		if _, err = reg.Services(ctx); err == nil {
+			defer reg.Close() //nolint:gocritic // the loop ends here
+			return g.follow(cmd, reg, pattern)
+		}
+		place := reg.Place.String()
+		_ = reg.Close()
+		if cause := context.Cause(cmd.Context()); cause != nil {
+			return cause
+		}
+		switch {
+		case ctx.Err() != nil && last != nil:
+			return last // this one was only cut short
+		case !errors.Is(err, registryview.ErrAway) || ctx.Err() != nil:
+			return err
+		}
+		last = err
+		if place != said {
+			said = place
+			fmt.Fprintf(g.progress(cmd), "no answer from %s yet; waiting for it - Ctrl-C to stop\n", place)
+		}
+		select {
+		case <-ctx.Done():
+			if cause := context.Cause(cmd.Context()); cause != nil {
+				return cause
+			}
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 // follow prints events until Ctrl-C.

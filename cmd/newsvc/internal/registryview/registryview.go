@@ -222,6 +222,10 @@ func (r *Registry) Unknown(ctx context.Context, service, retry string) error {
 	p.At += ": " + fewNames(names)
 	strays, _ := r.Elsewhere(ctx, r.Place.Prefix, service) // a hint; that it can't be given is no reason to fail otherwise
 	near := Near(service, names)
+	if url := HTTPOnly(r.Place.Devs, service); url != "" {
+		p.What, p.At, p.Fix = service+" serves HTTP only, so it is not registered and takes no calls by name", "newsvc dev runs it: "+url, "curl "+url
+		return p
+	}
 	switch {
 	case len(strays) > 0:
 		p.At += fmt.Sprintf("; below prefix %s there is %s", strays[0].Prefix, strays[0].Addr)
@@ -236,6 +240,18 @@ func (r *Registry) Unknown(ctx context.Context, service, retry string) error {
 		p.Fix = "start it, or look elsewhere with --prefix and --etcd; newsvc ls shows what there is"
 	}
 	return p
+}
+
+// HTTPOnly returns the URL of a service that a newsvc dev runs and that serves HTTP and no gRPC; empty for any other.
+func HTTPOnly(devs []devrecord.Record, service string) string {
+	for _, d := range devs {
+		for _, i := range d.Services[service].Instances {
+			if i.GRPC == "" && i.HTTP != "" {
+				return "http://" + i.HTTP
+			}
+		}
+	}
+	return ""
 }
 
 // fewNames is a list for an error.
@@ -295,7 +311,9 @@ func (r *Registry) unreachable(ctx context.Context, err error) error {
 		p.What = fmt.Sprintf("etcd at %s (%s) refuses to tell what is registered", strings.Join(r.Place.Endpoints(), ", "), r.Place.How)
 		p.Fix = "-C the directory of a service whose config.yaml has etcd.username or etcd.tls, with --env NAME for config.NAME.yaml"
 	case r.Place.How == locate.HowDefault:
-		p.Fix = "newsvc dev      or name an etcd that runs: --etcd HOST:PORT"
+		p.Fix, p.Err = "newsvc dev      or name an etcd that runs: --etcd HOST:PORT", errors.Join(ErrAway, err)
+	default:
+		p.Err = errors.Join(ErrAway, err)
 	}
 	return p
 }
@@ -314,6 +332,9 @@ func (r *Registry) remedy(t *etcdclient.ConnError) string {
 	}
 	return "-C the directory of a service whose config.yaml has etcd.tls, with --env NAME for config.NAME.yaml; " + t.Remedy
 }
+
+// ErrAway is part of the errors about an etcd that does not answer, and may do so later.
+var ErrAway = errors.New("etcd does not answer")
 
 // lastWords leaves out of an error that is known already: which etcd, and what to do.
 func lastWords(text string) string {

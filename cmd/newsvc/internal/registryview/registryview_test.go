@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/call/calltest"
+	"github.com/newsvc/newsvc/cmd/newsvc/internal/devrecord"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/locate"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/problem"
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/registryview"
@@ -307,5 +308,21 @@ func TestNamesThatAreNear(t *testing.T) {
 		if got := registryview.Near(service, all); !slices.Equal(got, want) {
 			t.Errorf("near %q are %q, want %q", service, got, want)
 		}
+	}
+}
+
+func TestAServiceThatServesHTTPOnlyIsNotSaidToBeMissing(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.reg.Place.Devs = []devrecord.Record{{Services: map[string]devrecord.Service{
+		"edge":  {Instances: []devrecord.Instance{{HTTP: "127.0.0.1:8080"}}},
+		"users": {Instances: []devrecord.Instance{{GRPC: "127.0.0.1:1", HTTP: "127.0.0.1:8081"}}},
+	}}}
+	err := f.reg.Unknown(t.Context(), "edge", "newsvc call edge Ping")
+	if problem.Code(err) != problem.NotFound || err.Error() != "edge serves HTTP only, so it is not registered and takes no calls by name\n   at: newsvc dev runs it: http://127.0.0.1:8080\n  fix: curl http://127.0.0.1:8080" {
+		t.Errorf("it says %v", err)
+	}
+	if err := f.reg.Unknown(t.Context(), "users", "newsvc ls users"); !strings.HasPrefix(err.Error(), "no instance of users is registered") {
+		t.Errorf("of one that serves both it says %v", err)
 	}
 }

@@ -88,7 +88,7 @@ func TestReasonHeldByTheGuard(t *testing.T) {
 	}
 	w.forget()
 	for _, addr := range addrs {
-		w.line(problem.Conflict, addr, `NOT USABLE +TRANSIENT_FAILURE +vanished \S+ ago without draining; held by the guard until \d\d:\d\d:\d\d; takes no calls: .*; nobody listens there: connection refused`)
+		w.line(problem.Conflict, addr, `NOT USABLE +TRANSIENT_FAILURE +vanished \S+ ago without draining; held by the guard until \d\d:\d\d:\d\d; takes no calls: .*; its process is gone \(pid \d+\)`)
 	}
 	w.expect(w.query(callee), problem.Conflict, "etcd answers: 0 instances registered", "sees 3 instances, 0 usable", "ERROR none of 3 instances of blogger-user is usable for gateway ")
 }

@@ -55,6 +55,9 @@ func (r *Report) unknown() bool {
 func (r *Report) unknownError() error {
 	p := &problem.Error{Exit: problem.NotFound, What: "no instance of " + r.Callee + " is registered", At: r.Place}
 	switch {
+	case r.HTTP != "":
+		p.What = r.Callee + " serves HTTP only, so it is not registered and takes no calls by name"
+		p.At, p.Fix = "newsvc dev runs it: "+r.HTTP, "curl "+r.HTTP
 	case len(r.Elsewhere) > 0:
 		s := r.Elsewhere[0]
 		p.What = fmt.Sprintf("wrong prefix: %s is registered below %s, and looked for below %s", r.Callee, s.Prefix, r.prefixes())
@@ -159,7 +162,11 @@ func (r *Report) Write(w io.Writer) error {
 		fmt.Fprintf(w, "wrong prefix: below %s there is %s\n", s.Prefix, s.Addr)
 	}
 	if r.Fresh {
-		fmt.Fprintf(w, "no running caller of it was reached (%d asked); what follows is the fresh view of a new caller in this process\n", r.Asked)
+		asked := fmt.Sprintf("%d asked", r.Asked)
+		if r.Asked == 0 {
+			asked += "; --admin HOST:PORT names one"
+		}
+		fmt.Fprintf(w, "no running caller of it was reached (%s); what follows is the fresh view of a new caller in this process\n", asked)
 	}
 	for _, s := range r.Silent {
 		fmt.Fprintf(w, "not asked: %s\n", s)
@@ -176,6 +183,9 @@ func (v View) write(w io.Writer, r *Report) error {
 	fmt.Fprintf(w, "\n%s sees %s, %d usable", v.name(r.Fresh), count(len(v.Instances), "instance"), v.Usable)
 	if !r.Fresh {
 		fmt.Fprintf(w, " (admin %s, prefix %s)", v.Admin, v.Prefix)
+	}
+	if v.Prefix != r.Prefix {
+		fmt.Fprintf(w, "\n  it looks below %s, and this command below %s: what follows is about the former", v.Prefix, r.Prefix)
 	}
 	fmt.Fprintf(w, "\n  knowledge: %s\n", v.Knowledge)
 	if v.Breaker != "" {

@@ -82,7 +82,7 @@ func (i *Instance) judge(p pageInstance, lost string) {
 			i.Reason += "; here " + string(i.Reach)
 		}
 	case !i.Usable && (i.Connection != "" || p.Note == "") && i.Reach != Answers && i.Reach != "":
-		i.Reason = strings.TrimPrefix(i.Reason+"; "+string(i.Reach), "; ")
+		i.Reason = strings.TrimPrefix(i.Reason+"; "+orElse(lost, string(i.Reach)), "; ")
 	}
 }
 

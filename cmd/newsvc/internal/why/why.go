@@ -50,6 +50,8 @@ type Query struct {
 type Report struct {
 	Callee string `json:"callee"`
 	Place  string `json:"place"`
+	// Prefix is the one that this command looks below.
+	Prefix string `json:"prefix"`
 	// Etcd is why etcd does not answer this command; empty when it does.
 	Etcd    string `json:"etcd_error,omitempty"`
 	etcdFix string
@@ -64,6 +66,8 @@ type Report struct {
 	// Names are services with similar names; Elsewhere is where else, below other prefixes, the callee is registered.
 	Names     []string             `json:"did_you_mean,omitempty"`
 	Elsewhere []registryview.Stray `json:"elsewhere,omitempty"`
+	// HTTP is where the callee is reached, when it is known to serve HTTP only.
+	HTTP string `json:"http,omitempty"`
 }
 
 // View is what one caller sees.
@@ -111,7 +115,7 @@ type Instance struct {
 
 // Ask finds out. The errors are those of this side: no caller at Admin, or none called From.
 func Ask(ctx context.Context, q Query) (*Report, error) {
-	r := &Report{Callee: q.Callee, Place: q.Place.String(), Registered: -1, Views: []View{}}
+	r := &Report{Callee: q.Callee, Place: q.Place.String(), Prefix: q.Place.Prefix, HTTP: registryview.HTTPOnly(q.Place.Devs, q.Callee), Registered: -1, Views: []View{}}
 	reg, err := registryview.Open(q.Place)
 	if err != nil {
 		return nil, err
