@@ -10,7 +10,7 @@ func TestMistakesAreExplained(t *testing.T) {
 	t.Parallel()
 	const listed = "programs_test.go:"
 	for program, want := range map[string][]string{
-		"missing":           {listed, "app_test.needStore needs *app_test.store, which nothing provides", "add app.Provide"},
+		"missing":           {listed, "app_test.needStore needs *app_test.store, which nothing provides", "add app.Provide", "app.Config if it is a section"},
 		"missing in plain":  {"app_test.newIndex needs *app_test.store, which nothing provides"},
 		"constructor error": {listed, "app_test.failStore: no such disk"},
 		"plain error":       {"app_test.failStore: no such disk"},
@@ -25,7 +25,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		"http twice":        {listed, "app.HTTP: a handler is given at programs_test.go:", "one mux"},
 		"arg range":         {listed, `app.HTTP: app.Arg(1, "x"): app_test.needStore has 1 parameters`},
 		"arg in":            {listed, "app.Arg: parameter 0 of", "fx.In"},
-		"bad callee":        {listed, `"User_Service"`},
+		"bad callee":        {listed, `"User_Service" is not a service name; use lower-case letters`},
 		"bad name":          {`"My_Service"`, "lower-case"},
 		"nil serve":         {listed, "app.Serve: the function is nil"},
 		"nil client":        {listed, "app.Client: the function is nil"},

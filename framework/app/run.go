@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"syscall"
 	"time"
 
 	"go.uber.org/dig"
@@ -100,7 +101,15 @@ func (b *boot) wait(signalled context.Context, app *fx.App) int {
 	select {
 	case asked := <-app.Wait():
 		b.told.Do(func() {
-			b.Log.Info("stopping", zap.Stringer("reason", asked.Signal), zap.Int("status", asked.ExitCode))
+			reason := zap.String("reason", "asked to end from within")
+			if sig, is := asked.Signal.(syscall.Signal); is && asked.ExitCode == 0 { // as [stopsignal.Log] says it
+				reason = zap.String("reason", stopsignal.Error{Signal: sig}.Error())
+			}
+			status := zap.Skip()
+			if asked.ExitCode != 0 {
+				status = zap.Int("status", asked.ExitCode)
+			}
+			b.Log.Info("stopping", reason, status)
 		})
 		return asked.ExitCode
 	case <-signalled.Done():

@@ -137,7 +137,6 @@ func below(v reflect.Value, path []string) reflect.Value {
 
 // unknownEnv is [loader.unknown] in the spelling of the environment.
 func (ld *loader) unknownEnv(n *node, path []string) string {
-	full := EnvName(ld.src.Service, strings.Join(path, "."))
 	text := fmt.Sprintf("unknown key %q; ", strings.Join(path, "."))
 	if near := nearest(path[len(path)-1], n.names()); near != "" {
 		return text + "did you mean " + EnvName(ld.src.Service, strings.Join(append(slices.Clone(path[:len(path)-1]), near), ".")) + "?"
@@ -146,9 +145,15 @@ func (ld *loader) unknownEnv(n *node, path []string) string {
 		return ld.unknown(n, path)
 	}
 	var all []string
-	ld.root.leaves(nil, func(p []string, _ *node) { all = append(all, EnvName(ld.src.Service, strings.Join(p, "."))) })
-	if near := nearest(full, all); near != "" {
-		return text + "did you mean " + near + "?"
+	sure := path[:len(path)-1] // what is there is what was meant: only the rest may be a slip, and only the rest is compared
+	ld.root.leaves(nil, func(p []string, _ *node) {
+		if len(p) > len(sure) && slices.Equal(p[:len(sure)], sure) {
+			all = append(all, strings.Join(p[len(sure):], "__"))
+		}
+	})
+	if near := nearest(path[len(path)-1], all); near != "" {
+		key := strings.Join(append(slices.Clone(sure), strings.Split(near, "__")...), ".")
+		return text + "did you mean " + EnvName(ld.src.Service, key) + "?"
 	}
 	return text + suggest("", strings.Join(path[:len(path)-1], "."), n.names())
 }

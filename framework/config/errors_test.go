@@ -153,6 +153,8 @@ func TestErrorsOfTheEnvironment(t *testing.T) {
 	for name, tc := range map[string]struct{ variable, want string }{
 		"unknown key": {"BLOGGER_USER__SERVER__LSITEN=x",
 			`env BLOGGER_USER__SERVER__LSITEN: unknown key "server.lsiten"; did you mean BLOGGER_USER__SERVER__LISTEN?`},
+		"nothing like it in the section": {"BLOGGER_USER__SERVER__STOP=x",
+			`env BLOGGER_USER__SERVER__STOP: unknown key "server.stop"; known in server: "accept_names", "from", "labels", "listen", "max", "quota", "reflect", "rules", "share", "size", "timeout", "tiny", "tls"`},
 		"unknown section": {"BLOGGER_USER__SEVER__LISTEN=x",
 			`env BLOGGER_USER__SEVER__LISTEN: unknown key "sever"; did you mean BLOGGER_USER__SERVER?`},
 		"single underscore between levels": {"BLOGGER_USER__SERVER_LISTEN=x",

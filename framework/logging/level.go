@@ -23,7 +23,7 @@ const (
 // LevelHandler shows and changes the levels of a running process.
 //
 // GET answers {"level":"debug","configured":"info","until":"2026-01-02T15:04:05Z"}; until is absent unless the level
-// is going to change back by itself. Loggers that have a level of their own are under "loggers", by name, in the same form.
+// is going to change back by itself. Loggers that have a level of their own are under "loggers", by name, in the same form, with a "note" for names that no logger has used yet.
 //
 // PUT takes {"level":"debug","for":"10m"}: after that time, at most 24 hours, the configured level is back; without "for" the
 // level stays. With {"logger":"discovery", ...} it is the level of that logger and of those under it, and of no other. The level
@@ -113,6 +113,7 @@ type levelState struct {
 	Level      string     `json:"level"`
 	Configured string     `json:"configured"`
 	Until      *time.Time `json:"until,omitempty"`
+	Note       string     `json:"note,omitempty"`
 
 	Loggers map[string]*levelState `json:"loggers,omitempty"`
 }
@@ -135,6 +136,7 @@ func (h *LevelHandler) state() *levelState {
 			all.Loggers = map[string]*levelState{}
 		}
 		all.Loggers[r.logger] = of(r.logger)
+		all.Loggers[r.logger].Note = h.levels.heard.doubt(r.logger)
 	}
 	return all
 }

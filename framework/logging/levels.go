@@ -14,6 +14,7 @@ import (
 // loggers by name. A [LevelHandler] changes it. It is safe for concurrent use.
 type Levels struct {
 	rules atomic.Pointer[rules] // read with every entry, replaced as a whole
+	heard heard
 }
 
 // NewLevels returns levels as cfg says, for loggers that are not made by [New].
@@ -91,6 +92,7 @@ func (c core) With(fields []zap.Field) zapcore.Core { return core{c.Core.With(fi
 
 // Check implements [zapcore.Core].
 func (c core) Check(entry zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	c.levels.heard.note(entry.LoggerName)
 	if entry.Level < c.levels.rules.Load().of(entry.LoggerName) {
 		return ce
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/newsvc/newsvc/framework/auth"
 	"github.com/newsvc/newsvc/framework/client"
 	"github.com/newsvc/newsvc/framework/config"
+	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/etcdclient"
 	"github.com/newsvc/newsvc/framework/httpserver"
 	"github.com/newsvc/newsvc/framework/logging"
@@ -110,7 +111,11 @@ func CheckSection(path string, defaults any) error {
 
 // CheckCallee tells whether a service of this name can be called.
 func CheckCallee(callee string) error {
-	return declarable(config.Section{Path: "clients." + callee, Defaults: client.DefaultPolicy()})
+	err := declarable(config.Section{Path: "clients." + callee, Defaults: client.DefaultPolicy()})
+	if name := discovery.CheckService(callee); err != nil && name != nil {
+		return name // which says what a callee may be called, rather than a section
+	}
+	return err
 }
 
 // declarable loads a section from nothing. Values that its defaults lack are no mistake: files and environment bring

@@ -151,7 +151,7 @@ func TestExplain(t *testing.T) {
 		want string
 	}{
 		{root, "boom"},
-		{wrap("missing dependencies for "+fn+": missing type: *user.Store", root), "main.go:9: user.NewServer needs *user.Store, which nothing provides; add"},
+		{wrap("missing dependencies for "+fn+": missing type: *user.Store", root), "main.go:9: user.NewServer needs *user.Store, which nothing provides; add app.Provide or fx.Provide with a constructor that returns it, app.Config if it is a section of the configuration, or app.Client if"},
 		{wrap("received non-nil error from "+fn+": boom", root), "main.go:9: user.NewServer: boom"},
 		{wrap("cannot provide "+fn+`: cannot provide *user.Store from [0]: already provided by "example.com/a/b".New (/x/b.go:3)`, root),
 			"user.NewServer (server.go:12) and b.New (b.go:3) both make a *user.Store"},

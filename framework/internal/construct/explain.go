@@ -37,7 +37,7 @@ func Explain(err, cause error, listed map[string]string) string {
 	text = located.ReplaceAllString(text, "$1.$2 ($4)")
 	if m := missing.FindStringSubmatch(text); m != nil {
 		return place(listed, m[1]) + m[1] + " needs " + m[2] + ", which nothing provides; add app.Provide or fx.Provide with " +
-			"a constructor that returns it, or app.Client if it is the client of a service"
+			"a constructor that returns it, app.Config if it is a section of the configuration, or app.Client if it is the client of a service"
 	}
 	if name, ok := strings.CutPrefix(text, "received non-nil error from "); ok {
 		name = name[:strings.IndexAny(name+" ", " ")]
