@@ -37,6 +37,7 @@ func pasted() map[string]string {
 		"members":          "2 TestRemedyEtcdOfTheConfigIsAway TestRemedyOneOfSeveralEtcdsIsAway TestRemedyNewsvcDevThatIsFrozen " + script,
 		"clock":            "1 TestRemedyClock",
 		"leases":           "1 TestALeaseWithoutAKey TestRemediesOfDoctorByTheRealEtcdctl",
+		"unregistered":     "1 TestWhatNewsvcDevRunsIsComparedWithTheRegistry",
 		"onLoopback":       "1 TestRemedyLoopbackInTheRegistry",
 		"unreachable":      "1 TestAnInstanceThatDoesNotAnswer TestRemediesOfDoctorByTheRealEtcdctl",
 	}
