@@ -146,6 +146,9 @@ func (o *callOptions) run(ctx context.Context) error {
 
 // check refuses flags that contradict each other.
 func (o *callOptions) check() error {
+	if err := checkTimeout(o.timeout); err != nil {
+		return err
+	}
 	given := 0
 	for _, is := range []bool{o.addr != "", o.instance != "", o.all} {
 		if is {

@@ -47,6 +47,9 @@ Nothing registered is exit 0, and exit 5 when a NAME was given.`,
 			if err := checkPattern(pattern); err != nil {
 				return err
 			}
+			if err := checkTimeout(timeout); err != nil {
+				return err
+			}
 			if watch {
 				limit := time.Duration(0)
 				if cmd.Flags().Changed("timeout") {
@@ -92,6 +95,14 @@ func atMostOne(cmd *cobra.Command, args []string) error {
 		Exit: problem.Usage, What: fmt.Sprintf("%s takes one name or pattern, not %d", cmd.CommandPath(), len(args)),
 		Fix: cmd.CommandPath() + " " + quote(args[0]) + "      a pattern needs quotes, or the shell replaces it by names of files: " + cmd.CommandPath() + " 'blogger-*'",
 	}
+}
+
+// checkTimeout refuses a time in which nobody can answer: that nobody did would be blamed on others.
+func checkTimeout(d time.Duration) error {
+	if d > 0 {
+		return nil
+	}
+	return &problem.Error{Exit: problem.Usage, What: fmt.Sprintf("--timeout %s leaves no time to answer", d), Fix: "--timeout 5s"}
 }
 
 func checkPattern(pattern string) error {

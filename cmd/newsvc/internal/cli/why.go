@@ -43,6 +43,9 @@ etcd nor a caller answers.`,
 			if q.From != "" && q.Admin != "" {
 				return &problem.Error{Exit: problem.Usage, What: "--from and --admin exclude each other", Fix: "keep one of them"}
 			}
+			if err := checkTimeout(q.Timeout); err != nil {
+				return err
+			}
 			dir, err := os.Getwd()
 			if err != nil {
 				return err

@@ -227,6 +227,9 @@ func (r *Registry) Unknown(ctx context.Context, service, retry string) error {
 		return p
 	}
 	switch {
+	case slices.Contains(names, service):
+		p.What = service + " has a key in etcd, and what stands there is no instance"
+		p.Fix = "etcdctl --endpoints=" + strings.Join(r.Place.Endpoints(), ",") + " get --prefix " + discovery.ServicePrefix(r.Place.Prefix, service)
 	case len(strays) > 0:
 		p.At += fmt.Sprintf("; below prefix %s there is %s", strays[0].Prefix, strays[0].Addr)
 		p.Fix = retry + " --prefix " + strays[0].Prefix

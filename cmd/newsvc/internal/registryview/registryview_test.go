@@ -326,3 +326,16 @@ func TestAServiceThatServesHTTPOnlyIsNotSaidToBeMissing(t *testing.T) {
 		t.Errorf("of one that serves both it says %v", err)
 	}
 }
+
+func TestAKeyThatHoldsNoInstanceIsNotSaidToBeMissing(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	if _, err := f.etcd.Client().Put(t.Context(), "/newsvc/default/junk/10.0.0.3:80", "{not json"); err != nil {
+		t.Fatal(err)
+	}
+	err := f.reg.Unknown(t.Context(), "junk", "newsvc ls junk")
+	if problem.Code(err) != problem.NotFound || !strings.HasPrefix(err.Error(), "junk has a key in etcd, and what stands there is no instance\n") ||
+		!strings.HasSuffix(err.Error(), " get --prefix /newsvc/default/junk/") {
+		t.Errorf("it says %v", err)
+	}
+}
