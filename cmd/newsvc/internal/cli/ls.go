@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -151,16 +152,26 @@ func (g *globals) watch(cmd *cobra.Command, where locate.Flags, pattern string, 
 	tick := time.NewTicker(knockAgain)
 	defer tick.Stop()
 	var last error
+	say := func() {}
 	for said := ""; ; {
 		reg, err := openRegistry(cmd.Context(), where)
 		if err != nil {
 			return err
 		}
-		if _, err = reg.Services(ctx); err == nil {
+		place := reg.Place.String()
+		if place != said {
+			said = place
+			say = sync.OnceFunc(func() {
+				fmt.Fprintf(g.progress(cmd), "no answer from %s yet; waiting for it - Ctrl-C to stop\n", place)
+			})
+		}
+		silent := time.AfterFunc(patience, say) // one that is frozen refuses nothing
+		_, err = reg.Services(ctx)
+		silent.Stop()
+		if err == nil {
 			defer reg.Close() //nolint:gocritic // the loop ends here
 			return g.follow(cmd, reg, pattern)
 		}
-		place := reg.Place.String()
 		_ = reg.Close()
 		if cause := context.Cause(cmd.Context()); cause != nil {
 			return cause
@@ -172,10 +183,7 @@ func (g *globals) watch(cmd *cobra.Command, where locate.Flags, pattern string, 
 			return err
 		}
 		last = err
-		if place != said {
-			said = place
-			fmt.Fprintf(g.progress(cmd), "no answer from %s yet; waiting for it - Ctrl-C to stop\n", place)
-		}
+		say()
 		select {
 		case <-ctx.Done():
 			if cause := context.Cause(cmd.Context()); cause != nil {
