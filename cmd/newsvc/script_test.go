@@ -16,7 +16,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
-	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/zip"
 
@@ -51,26 +50,25 @@ func build() (err error) {
 	return download()
 }
 
-// download fetches the pinned tools of created projects, which newsvc itself is not built from: scripts have no network.
+// download fetches what the go command asks for in created projects and newsvc itself is not built from: the pinned tools, and
+// the go.mod files of all modules that may come to matter. Scripts have no network.
 func download() error {
-	text, err := os.ReadFile("../../templates/gomod/service.mod")
+	dir, err := os.MkdirTemp("", "newsvc-download-")
 	if err != nil {
 		return err
 	}
-	mod, err := modfile.Parse("service.mod", text, nil)
-	if err != nil {
-		return err
-	}
-	for _, tool := range mod.Tool {
-		for _, r := range mod.Require {
-			if tool.Path != r.Mod.Path && !strings.HasPrefix(tool.Path, r.Mod.Path+"/") {
-				continue
-			}
-			get := exec.Command("go", "mod", "download", r.Mod.String())
-			get.Dir = bin // of no module
-			if out, err := get.CombinedOutput(); err != nil {
-				return fmt.Errorf("download %s: %w\n%s", r.Mod, err, out)
-			}
+	defer os.RemoveAll(dir)
+	project := filepath.Join(dir, "any")
+	for _, c := range []*exec.Cmd{
+		exec.Command(filepath.Join(bin, "newsvc"), "create", "any", "--no-verify", "-q", "-C", dir),
+		exec.Command("go", "list", "-deps", "tool"),
+		exec.Command("go", "mod", "graph"),
+	} {
+		if c.Args[0] == "go" {
+			c.Dir, c.Env = project, append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
+		}
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", c, err, out)
 		}
 	}
 	return nil
