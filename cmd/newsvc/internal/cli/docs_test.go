@@ -78,7 +78,7 @@ func known(command string) bool {
 // flagsAndCommands are the words up to what a shell or a reader would take for something else.
 func flagsAndCommands(text string) []string {
 	var out []string
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if slices.Contains([]string{"&&", "||", "|", ";", ">", "...", "—", "(", "…"}, word) || strings.ContainsAny(word, "[]()|") {
 			break
 		}
