@@ -3,6 +3,7 @@ package etcd_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"os"
@@ -182,6 +183,11 @@ func TestB11CallsGoOnAndAllComeBackWhenEtcdIsWiped(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, devetcd.Config{})
 	f := fixtureOn(t, server)
+	// Or the new etcd would be at the old one's revision once all are back, which may be before the source asks: that is
+	// for TestB10ARestoredEtcdThatHasCaughtUpIsNoticed.
+	for n := range 100 {
+		f.putRaw(fmt.Sprintf("%s-other/%d", f.prefix, n), "x")
+	}
 	r := f.registrar()
 	for _, c := range f.serve(20) {
 		f.register(r, discoverytest.Instance("user", c.addr))

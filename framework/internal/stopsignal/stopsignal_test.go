@@ -28,8 +28,16 @@ func raise(t *testing.T, s syscall.Signal) {
 	}
 }
 
+// heed ends that SIGHUP is ignored, as it is under nohup.
+func heed() {
+	in := make(chan os.Signal, 1)
+	signal.Notify(in, syscall.SIGHUP) // Reset alone leaves it marked as ignored
+	signal.Stop(in)
+}
+
 // Not in parallel: signals reach the whole process.
 func TestFirstSignalEndsTheContextAndTheSecondTheProcess(t *testing.T) {
+	heed() // whoever runs this test may be under nohup
 	codes := make(chan int, 1)
 	ctx, stop := stopsignal.Watch(func(code int) { codes <- code })
 	raise(t, syscall.SIGHUP)
@@ -47,11 +55,7 @@ func TestFirstSignalEndsTheContextAndTheSecondTheProcess(t *testing.T) {
 
 func TestHangupStaysIgnoredUnderNohup(t *testing.T) {
 	signal.Ignore(syscall.SIGHUP)
-	defer func() { // Reset alone leaves it marked as ignored, for this test's next round too
-		in := make(chan os.Signal, 1)
-		signal.Notify(in, syscall.SIGHUP)
-		signal.Stop(in)
-	}()
+	defer heed()
 	ctx, stop := stopsignal.Watch(func(int) { t.Error("exit") })
 	defer stop()
 	raise(t, syscall.SIGHUP)
