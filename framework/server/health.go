@@ -11,6 +11,10 @@ import (
 // not ready, or waits for etcd, or drains, is alive. Callers ask for "" or for a service.
 const Liveness = "liveness"
 
+// Readiness is what the health service is asked for by those who replace processes one by one, such as a readiness probe of
+// Kubernetes. It is SERVING while "" is and [Server.SetReadiness] has not said otherwise.
+const Readiness = "readiness"
+
 // SetServing says whether the health service may answer SERVING, for the whole server ("") and for each of its
 // services. Without a readiness gate it decides alone and starts as false; with one, both must agree and it starts as
 // true. After [Server.Stop] has begun it changes nothing.
@@ -18,6 +22,15 @@ func (s *Server) SetServing(serving bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.allowed = serving
+	s.healthLocked()
+}
+
+// SetReadiness says whether [Readiness] may be SERVING when "" is. It starts as true. What only those who replace this
+// process have to wait for belongs here: callers do not ask for it.
+func (s *Server) SetReadiness(ready bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unready = !ready
 	s.healthLocked()
 }
 
@@ -38,4 +51,8 @@ func (s *Server) healthLocked() {
 	for _, r := range s.pending {
 		s.health.SetServingStatus(r.desc.ServiceName, state)
 	}
+	if s.unready {
+		state = healthpb.HealthCheckResponse_NOT_SERVING
+	}
+	s.health.SetServingStatus(Readiness, state)
 }

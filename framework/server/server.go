@@ -84,6 +84,7 @@ type Server struct {
 	shedding   *shedding    // nil until Start, and without that slot
 	err        error        // why serving ended by itself
 	allowed    bool         // health: SetServing
+	unready    bool         // health of Readiness alone: SetReadiness
 	ready      bool         // health: the readiness gate
 	unfollow   func()
 	serve      *loop.Loop

@@ -118,6 +118,33 @@ func TestLivenessIsNotReadiness(t *testing.T) {
 	}
 }
 
+// TestReadinessIsNotWhatCallersAskFor holds what readiness probes rely on: it needs all that "" needs, and one word more.
+func TestReadinessIsNotWhatCallersAskFor(t *testing.T) {
+	t.Parallel()
+	s := start(t, params(), &echo{})
+	cc := dial(t, s)
+	const up, down = healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING
+	for _, step := range []struct {
+		when            string
+		do              func()
+		callers, probes healthpb.HealthCheckResponse_ServingStatus
+	}{
+		{"at first", func() {}, down, down},
+		{"serving", func() { s.SetServing(true) }, up, up},
+		{"readiness withheld", func() { s.SetReadiness(false) }, up, down},
+		{"not serving, readiness withheld", func() { s.SetServing(false) }, down, down},
+		{"not serving", func() { s.SetReadiness(true) }, down, down},
+		{"serving again", func() { s.SetServing(true) }, up, up},
+	} {
+		step.do()
+		for service, want := range map[string]healthpb.HealthCheckResponse_ServingStatus{"": step.callers, echoService: step.callers, server.Readiness: step.probes} {
+			if got := healthOf(t, cc, service); got != want {
+				t.Errorf("%s: health of %q = %s, want %s", step.when, service, got, want)
+			}
+		}
+	}
+}
+
 func TestHealthGoesDownWithTheStop(t *testing.T) {
 	t.Parallel()
 	s := start(t, params(), &echo{})

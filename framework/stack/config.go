@@ -129,10 +129,10 @@ type RegistrationConfig struct {
 	// LeaveAfter is how long readiness must be lost before the instance leaves the registry; it returns with readiness.
 	// Default 30s: shorter reacts faster, longer rides out a check that flaps.
 	LeaveAfter time.Duration `config:"leave_after"`
-	// GatesReadyz keeps /readyz of the admin server at 503 until this instance has been announced once; a later outage
-	// of etcd never makes it unready. Default true. When false, a rollout during an outage of etcd that goes by /readyz
-	// can end all old instances before callers can learn of a new one; true makes such a rollout wait for etcd. Health
-	// in gRPC and /healthz do not depend on it.
+	// GatesReadyz keeps /readyz of the admin server at 503, and gRPC's health of "readiness" at NOT_SERVING, until this
+	// instance has been announced once; a later outage of etcd never makes it unready. Default true. When false, a rollout
+	// during an outage of etcd that goes by either can end all old instances before callers can learn of a new one; true
+	// makes such a rollout wait for etcd. Other health in gRPC and /healthz do not depend on it.
 	GatesReadyz bool `config:"gates_readyz"`
 }
 

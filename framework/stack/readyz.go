@@ -12,12 +12,12 @@ import (
 // registeredCheck is the name of what /readyz checks beyond the gate.
 const registeredCheck = "registered"
 
-// serveReadyz answers with the gate's report, and with whether this instance was ever announced. That is no part of the
-// gate: the instance registers when the gate is ready, and calls are answered all the while. It is for whoever replaces
+// serveReadyz answers with the gate's report, and with whether this instance was ever announced; gRPC's health of
+// server.Readiness says the same without the reasons. That is no part of the gate: the instance registers when the gate is ready, and calls are answered all the while. It is for whoever replaces
 // instances as their successors turn ready, and would leave callers with nobody while etcd is away.
 func (s *Stack) serveReadyz(w http.ResponseWriter, _ *http.Request) {
 	r := s.readiness.Report()
-	if c := s.p.Config.Registration; s.registers() && c.GatesReadyz {
+	if s.gatesReadiness() {
 		st := s.registeredNow()
 		r.Checks = append(r.Checks, st)
 		r.Ready = r.Ready && st.OK
@@ -27,6 +27,9 @@ func (s *Stack) serveReadyz(w http.ResponseWriter, _ *http.Request) {
 
 // registers reports whether this process announces itself.
 func (s *Stack) registers() bool { return s.server != nil && s.p.Config.Registration.Enabled }
+
+// gatesReadiness reports whether this process counts as ready only once it was announced, for those who replace processes.
+func (s *Stack) gatesReadiness() bool { return s.registers() && s.p.Config.Registration.GatesReadyz }
 
 // registeredNow says whether this instance was announced once, which stays true whatever happens later: callers that know
 // it go on calling while etcd is away. If it was not, it says why.

@@ -16,6 +16,7 @@ import (
 	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/readiness"
+	"github.com/newsvc/newsvc/framework/server"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
@@ -58,13 +59,22 @@ func readyz(t *testing.T, s *stack.Stack) (code int, registered readiness.Status
 	return code, r.Checks[i], true
 }
 
-func grpcHealth(t *testing.T, s *stack.Stack) healthpb.HealthCheckResponse_ServingStatus {
+func grpcHealth(t *testing.T, s *stack.Stack, of string) healthpb.HealthCheckResponse_ServingStatus {
 	t.Helper()
-	res, err := healthpb.NewHealthClient(dial(t, s)).Check(limit(t), &healthpb.HealthCheckRequest{})
+	res, err := healthpb.NewHealthClient(dial(t, s)).Check(limit(t), &healthpb.HealthCheckRequest{Service: of})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return res.GetStatus()
+}
+
+// grpcSaysTheSame waits until gRPC's health answers a readiness probe as /readyz does.
+func grpcSaysTheSame(t *testing.T, s *stack.Stack) {
+	t.Helper()
+	eventually(t, "gRPC's health says what /readyz says", func() bool {
+		code, _, _ := readyz(t, s)
+		return (code == http.StatusOK) == (grpcHealth(t, s, server.Readiness) == healthpb.HealthCheckResponse_SERVING)
+	})
 }
 
 // started is a service that was started and is ready, whether or not it could register.
@@ -95,6 +105,7 @@ func TestReadyzWaitsForTheFirstRegistrationAndForNoLaterOne(t *testing.T) {
 	if code != http.StatusServiceUnavailable || st.OK || strings.Contains(st.Error, "\n") {
 		t.Errorf("without etcd /readyz answers %d: %+v", code, st)
 	}
+	grpcSaysTheSame(t, s)
 	addr, _, _ := s.Addresses()
 	for _, part := range []string{addr, "not been announced", cfg.ClientAddr, discovery.DefaultPrefix, "for "} {
 		if !strings.Contains(st.Error, part) {
@@ -104,7 +115,7 @@ func TestReadyzWaitsForTheFirstRegistrationAndForNoLaterOne(t *testing.T) {
 	if code, body := probe(t, s, "/healthz"); code != http.StatusOK {
 		t.Errorf("/healthz answers %d: %s", code, body)
 	}
-	if h := grpcHealth(t, s); h != healthpb.HealthCheckResponse_SERVING {
+	if h := grpcHealth(t, s, ""); h != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("gRPC health is %v", h)
 	}
 
@@ -120,6 +131,7 @@ func TestReadyzWaitsForTheFirstRegistrationAndForNoLaterOne(t *testing.T) {
 	if code != http.StatusOK || !st.OK || st.Error != "" || st.Since.IsZero() {
 		t.Errorf("registered, and /readyz answers %d: %+v", code, st)
 	}
+	grpcSaysTheSame(t, s)
 	since := st.Since
 
 	if err := etcd.Close(); err != nil {
@@ -132,6 +144,7 @@ func TestReadyzWaitsForTheFirstRegistrationAndForNoLaterOne(t *testing.T) {
 	if code, st, _ := readyz(t, s); code != http.StatusOK || !st.OK || !st.Since.Equal(since) {
 		t.Errorf("callers know it, and /readyz answers %d: %+v, registered since %v", code, st, since)
 	}
+	grpcSaysTheSame(t, s)
 }
 
 // Leaving the registry for want of readiness and returning to it is no first registration.
@@ -148,6 +161,7 @@ func TestReadyzDoesNotWaitForAReturnToTheRegistry(t *testing.T) {
 	if code, st, _ := readyz(t, s); code != http.StatusServiceUnavailable || !st.OK {
 		t.Errorf("not ready, and /readyz answers %d: %+v", code, st)
 	}
+	grpcSaysTheSame(t, s)
 	reg.SetErr(errors.New("registry is away"))
 	db.Set(nil)
 	if err := s.Readiness().Wait(limit(t)); err != nil {
@@ -156,6 +170,7 @@ func TestReadyzDoesNotWaitForAReturnToTheRegistry(t *testing.T) {
 	if code, st, _ := readyz(t, s); code != http.StatusOK || !st.OK {
 		t.Errorf("ready again, and /readyz answers %d: %+v", code, st)
 	}
+	grpcSaysTheSame(t, s)
 }
 
 func TestReadyzSaysWhatTheRegistrationWaitsFor(t *testing.T) {
@@ -209,6 +224,9 @@ func TestReadyzOfAProcessThatRegistersNothingDoesNotWait(t *testing.T) {
 			s := started(t, p)
 			if code, st, said := readyz(t, s); code != http.StatusOK || said {
 				t.Errorf("/readyz answers %d, with a check of the registration: %v %+v", code, said, st)
+			}
+			if s.Server() != nil {
+				grpcSaysTheSame(t, s)
 			}
 		})
 	}

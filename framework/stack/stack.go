@@ -298,6 +298,7 @@ func (s *Stack) buildServer() error {
 		return fmt.Errorf("server: %w", err)
 	}
 	s.server = srv
+	srv.SetReadiness(!s.gatesReadiness()) // from the first announcement on
 	return nil
 }
 

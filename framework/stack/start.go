@@ -225,13 +225,19 @@ func (s *Stack) joinRegistry(ctx context.Context) error {
 	}
 	m := &membership{
 		registrar: s.registrar, instance: inst, gate: s.readiness, leaveAfter: c.LeaveAfter,
-		log: s.log.Named("registration"), onUp: s.announceReady,
+		log: s.log.Named("registration"), onUp: s.announced,
 	}
 	m.start()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.member = m
 	return nil
+}
+
+// announced is called when this instance is registered for the first time.
+func (s *Stack) announced() {
+	s.server.SetReadiness(true)
+	s.announceReady()
 }
 
 // announceReady writes the ready file, if one is asked for.

@@ -91,18 +91,22 @@ func probes(t *testing.T, c *corev1.Container, grpc bool) {
 	for _, p := range c.Ports {
 		ports[p.Name] = p.ContainerPort
 	}
-	ready, live, start := c.ReadinessProbe, c.LivenessProbe, c.StartupProbe
-	if ready == nil || ready.HTTPGet == nil || ready.HTTPGet.Path != "/readyz" || ready.HTTPGet.Port.StrVal != "admin" {
-		t.Errorf("the readiness probe is %+v, want /readyz of admin", ready)
-	}
-	for name, p := range map[string]*corev1.Probe{"startup": start, "liveness": live} {
+	for name, want := range map[string]struct {
+		probe           *corev1.Probe
+		health, handler string // at gRPC, and where that is not served at the admin port
+	}{
+		"startup":   {c.StartupProbe, "liveness", "/healthz"},
+		"liveness":  {c.LivenessProbe, "liveness", "/healthz"},
+		"readiness": {c.ReadinessProbe, "readiness", "/readyz"},
+	} {
+		p := want.probe
 		switch {
 		case p == nil:
 			t.Errorf("there is no %s probe", name)
-		case grpc && (p.GRPC == nil || p.GRPC.Port != ports["grpc"] || ports["grpc"] == 0 || p.GRPC.Service == nil || *p.GRPC.Service != "liveness"):
-			t.Errorf("the %s probe is %+v, want gRPC's health of liveness at port %d", name, p, ports["grpc"])
-		case !grpc && (p.HTTPGet == nil || p.HTTPGet.Path != "/healthz" || p.HTTPGet.Port.StrVal != "admin"):
-			t.Errorf("the %s probe is %+v, want /healthz of admin", name, p)
+		case grpc && (p.GRPC == nil || p.GRPC.Port != ports["grpc"] || ports["grpc"] == 0 || p.GRPC.Service == nil || *p.GRPC.Service != want.health):
+			t.Errorf("the %s probe is %+v, want gRPC's health of %s at port %d", name, p, want.health, ports["grpc"])
+		case !grpc && (p.HTTPGet == nil || p.HTTPGet.Path != want.handler || p.HTTPGet.Port.StrVal != "admin"):
+			t.Errorf("the %s probe is %+v, want %s of admin", name, p, want.handler)
 		}
 	}
 	if ports["admin"] == 0 {

@@ -67,10 +67,6 @@ type probe struct {
 		Port    int
 		Service string
 	}
-	HTTP struct {
-		Path string
-		Port string
-	} `yaml:"httpGet"`
 }
 
 // TestManifestFitsTheService reads the manifest as Kubernetes would and hands the service the environment it sets.
@@ -121,13 +117,13 @@ func TestManifestFitsTheService(t *testing.T) {
 	if !slices.Equal(conf.Etcd.Endpoints, []string{"etcd:2379"}) {
 		t.Errorf("etcd is at %q", conf.Etcd.Endpoints)
 	}
-	for name, p := range map[string]probe{"startup": c.Startup, "liveness": c.Liveness} {
-		if p.GRPC.Port != grpc || p.GRPC.Service != server.Liveness {
-			t.Errorf("the %s probe asks %+v, want %q of port %d", name, p.GRPC, server.Liveness, grpc)
+	for name, p := range map[string]struct {
+		probe
+		want string
+	}{"startup": {c.Startup, server.Liveness}, "liveness": {c.Liveness, server.Liveness}, "readiness": {c.Readiness, server.Readiness}} {
+		if p.GRPC.Port != grpc || p.GRPC.Service != p.want {
+			t.Errorf("the %s probe asks %+v, want %q of port %d", name, p.GRPC, p.want, grpc)
 		}
-	}
-	if c.Readiness.HTTP.Path != "/readyz" || c.Readiness.HTTP.Port != "admin" {
-		t.Errorf("the readiness probe asks %+v", c.Readiness.HTTP)
 	}
 	for _, p := range c.Ports {
 		if want := map[string]int{"grpc": grpc, "admin": admin}[p.Name]; p.ContainerPort != want {
