@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,9 +12,13 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/reflection"
 
 	"github.com/newsvc/newsvc/cmd/newsvc/internal/call/calltest"
 	"github.com/newsvc/newsvc/framework/devetcd"
+	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
@@ -74,6 +79,24 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("ADDR", addr)
 	ts.Setenv("ADMIN", admin)
 	ts.Setenv("ID", strings.ToLower(s.Incarnation()[:4]))
+}
+
+// foreign starts and announces what is no service of newsvc: a plain gRPC server with reflection and without health. It
+// listens at $FOREIGN.
+func foreign(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: foreign NAME")
+	}
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	ts.Check(err)
+	s := grpc.NewServer()
+	testpb.RegisterTestServiceServer(s, testpb.UnimplementedTestServiceServer{})
+	reflection.Register(s)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	ts.Defer(func() { s.Stop(); ts.Check(<-ended) })
+	ts.Setenv("FOREIGN", l.Addr().String())
+	put(ts, false, []string{discovery.DefaultPrefix + "/" + args[0] + "/" + l.Addr().String(), l.Addr().String()})
 }
 
 func stopOnce(ts *testscript.TestScript, s *stack.Stack) func() {

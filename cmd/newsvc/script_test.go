@@ -127,6 +127,7 @@ func TestScripts(t *testing.T) {
 			"release":   release,
 			"registry":  registry,
 			"serve":     serve,
+			"foreign":   foreign,
 			"put":       put,
 			"del":       del,
 			"reads":     reads,

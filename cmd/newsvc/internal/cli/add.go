@@ -83,10 +83,10 @@ func newAddClient(g *globals) *cobra.Command {
 "newsvc:end" in main.go, and the policy of the calls to config.yaml, as a comment. Every constructor may then take the
 generated client as a parameter.
 
-The callee's .proto is looked for in this module, beside it, and in the modules of go.work and go.mod; --proto says
-where it is. Its Go code is imported when its module is in the graph: it is this one, go.mod requires it, or the go.work that is in
-force uses both. If not, the .proto is copied, with its source and hash on top, and generated here; a second run
-brings the copy up to date.`,
+The callee's .proto is looked for in this module, beside it, and in the modules of go.work and go.mod but the
+framework; --proto says where it is. Its Go code is imported when its module is in the graph: it is this one, go.mod
+requires it, or the go.work that is in force uses both. If not, the .proto is copied, with its source and hash on top,
+and generated here; a second run brings the copy up to date.`,
 		Example: `  newsvc add client blogger-post
   newsvc add client blogger-post --proto ../blogger-post/proto`,
 		Args: oneArg("the name of the service to call", "newsvc add client blogger-post"),
