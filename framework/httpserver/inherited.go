@@ -22,15 +22,15 @@ func (s *Server) inherit() (net.Listener, error) {
 	return s.shared, nil
 }
 
-// Yield leaves new connections to the processes that have inherited the same listener, and has each answer from now on
-// close its connection, so that clients connect anew before [Server.Close] closes what is idle. A server that did not
-// inherit its listener goes on as before: nobody else would take the connections.
+// Yield has each answer from now on close its connection, so that clients connect anew, elsewhere if somebody sends them there,
+// before [Server.Close] closes what is idle and may meet a request on its way. New connections are left to the processes
+// that have inherited the same listener; a server that did not inherit it takes them as before, as nobody else would.
 func (s *Server) Yield() {
+	s.yielded.Store(true)
 	s.mu.Lock()
 	l := s.shared
 	s.mu.Unlock()
 	if l != nil {
-		s.yielded.Store(true)
 		l.yield()
 	}
 }

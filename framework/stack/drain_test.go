@@ -96,13 +96,19 @@ func TestGatewayServesWhileLoadBalancersNotice(t *testing.T) {
 	drained := make(chan error, 1)
 	go func() { drained <- s.Drain(context.WithoutCancel(t.Context())) }()
 	eventually(t, "not ready", func() bool { return !s.Readiness().Report().Ready })
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr, http.NoBody)
-	req.Close = true
-	res, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	for range 3 {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr, http.NoBody)
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if !res.Close {
+			t.Error("a connection is kept, which the stop closes under a request that is on its way")
+		}
 	}
-	_ = res.Body.Close()
 	if err := <-drained; err != nil || time.Since(began) < 300*time.Millisecond {
 		t.Errorf("drained after %v: %v", time.Since(began), err)
 	}

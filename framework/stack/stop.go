@@ -101,7 +101,7 @@ func (s *Stack) withdraw(ctx context.Context) {
 func (s *Stack) window(ctx context.Context, withdrawn *loop.Loop, began time.Time) {
 	d := s.p.Config.Server.Drain
 	if s.http != nil {
-		s.http.Yield() // where a successor shares the port, it takes what comes now
+		s.http.Yield() // what can go elsewhere, goes there
 	}
 	for {
 		age := time.Since(began)

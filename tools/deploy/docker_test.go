@@ -19,6 +19,9 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 )
 
+// unnoticed is for how long load balancers are taken to send requests to a pod that was told to end.
+const unnoticed = 5 * time.Second
+
 // closing is what a process may take after app.stop_timeout: 5 s for its workers, 10 s for what was opened.
 const closing = 15 * time.Second
 
@@ -214,6 +217,9 @@ func TestImageIsBuiltAndFitsTheManifest(t *testing.T) {
 			}
 			if grace := time.Duration(*spec.TerminationGracePeriodSeconds) * time.Second; grace <= stop+closing {
 				t.Errorf("the pod is killed after %v, its process may take %v", grace, stop+closing)
+			}
+			if window, err := time.ParseDuration(settings["server.drain.min_window"]); behindAService(t, p) && (err != nil || window < unnoticed) {
+				t.Errorf("a pod that ends answers for %v (%v), and its Service object may send it requests for %v", window, err, unnoticed)
 			}
 			if settings["admin.listen"] != ":9001" {
 				t.Errorf("admin, which probes ask, listens on %q", settings["admin.listen"])

@@ -53,6 +53,16 @@ func pod(t *testing.T, p project) (*appsv1.Deployment, *corev1.PodSpec, *corev1.
 	return found[0], spec, &spec.Containers[0]
 }
 
+// behindAService reports whether requests come through a Service object.
+func behindAService(t *testing.T, p project) bool {
+	t.Helper()
+	objects, err := decode([]byte(p.text(t, "deploy/k8s.yaml")))
+	if err != nil {
+		t.Fatalf("deploy/k8s.yaml: %v", err)
+	}
+	return slices.ContainsFunc(objects, func(o runtime.Object) bool { _, is := o.(*corev1.Service); return is })
+}
+
 func TestManifestIsWhatKubernetesReads(t *testing.T) {
 	t.Parallel()
 	for _, kind := range shipped() {
