@@ -29,16 +29,21 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
 	"github.com/newsvc/newsvc/framework/internal/etcdlink"
+	"github.com/newsvc/newsvc/framework/internal/hedge"
 )
 
 const (
 	// firstWait is how long a start waits for etcd before it takes the copy on disk.
 	firstWait = 3 * time.Second
+	// firstCalls and firstPace say how often a start asks within that time: one member may be silent, the first two calls may both
+	// meet it, and the third is the next one's turn.
+	firstCalls, firstPace = 3, 600 * time.Millisecond
 	// maxKeys tells a prefix of settings from one that was given by mistake.
 	maxKeys = 1000
 	// whole is the key, below the prefix, of a document with everything.
@@ -132,9 +137,10 @@ func (s *Source) First(ctx context.Context, cli *clientv3.Client) (config.Layer,
 	limited, cancel := context.WithTimeout(ctx, firstWait)
 	defer cancel()
 	bo := backoff.New(retryBase, time.Second)
-	l, err := s.list(limited, cli)
+	ask := hedge.Plan{Calls: firstCalls, Pace: firstPace, If: func() bool { return cli.ActiveConnection().GetState() == connectivity.Ready }}
+	l, err := s.list(limited, cli, ask)
 	for err != nil && bo.Wait(limited) == nil {
-		if again, aerr := s.list(limited, cli); aerr == nil || limited.Err() == nil {
+		if again, aerr := s.list(limited, cli, ask); aerr == nil || limited.Err() == nil {
 			l, err = again, aerr // a last attempt that was cut short says less than the one before
 		}
 	}
@@ -221,10 +227,12 @@ func (l listing) before(o listing) bool {
 	return false
 }
 
-func (s *Source) list(ctx context.Context, cli *clientv3.Client) (listing, error) {
+func (s *Source) list(ctx context.Context, cli *clientv3.Client, how hedge.Plan) (listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
 	defer cancel()
-	resp, err := cli.Get(ctx, s.opt.Prefix+"/", clientv3.WithPrefix(), clientv3.WithLimit(maxKeys+1))
+	resp, err := hedge.First(ctx, how, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return cli.Get(ctx, s.opt.Prefix+"/", clientv3.WithPrefix(), clientv3.WithLimit(maxKeys+1))
+	})
 	if err != nil {
 		return listing{}, err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/newsvc/newsvc/framework/config/etcdsource"
 	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/etcdclient"
+	"github.com/newsvc/newsvc/framework/internal/fakeetcd"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -563,6 +564,29 @@ func TestStartWithoutEtcdTakesTheCopy(t *testing.T) {
 	l.eventually("etcd to be read", func() bool { st := s.State(); return !st.FromCopy && st.Err == nil })
 	l.put("a", "new")
 	l.next(layers, "a=new")
+}
+
+// A member that is cut off from the others takes calls and answers none.
+func TestAStartDoesNotWaitForASilentMember(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.put("log/level", "debug")
+	cli, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{l.srv.Addr()}, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithNoProxy(), fakeetcd.LoneReadsMeetASilentMember()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cli.Close() })
+	s, err := etcdsource.New(etcdsource.Options{Prefix: prefix, Service: "user-service"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := s.First(l.ctx(), cli)
+	if err != nil || len(layer.Settings) != 1 {
+		t.Errorf("got %v, %v, want the setting", layer, err)
+	}
 }
 
 func TestStartWithoutEtcdAndWithoutCopySaysWhatToDo(t *testing.T) {

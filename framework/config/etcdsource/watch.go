@@ -15,6 +15,7 @@ import (
 
 	"github.com/newsvc/newsvc/framework/config"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/hedge"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
@@ -62,7 +63,7 @@ const maxUnheard = 3
 
 // round lists, and watches from there until it is time for the next list. Its error asks for a pause before that.
 func (f *follower) round(ctx context.Context) error {
-	l, err := f.s.list(ctx, f.cli)
+	l, err := f.s.list(ctx, f.cli, hedge.Plan{})
 	if err != nil {
 		if ctx.Err() == nil {
 			f.s.trouble(f.cli, err)

@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/hedge"
 )
 
 // maxUnanswered is how many questions in a row a watch may leave unanswered before its silence is looked into. It is not
@@ -260,7 +261,7 @@ func (w *watching) ask(ctx context.Context) error {
 // when etcd stands where the watch does, nothing was missed, and that is a sign of life; when it is behind, it was
 // restored; and when it is ahead, the watch has one more chance to answer.
 func (w *watching) lookInto(ctx context.Context) error {
-	resp, err := w.src.get(ctx, w.src.prefixOf(w.service), clientv3.WithKeysOnly())
+	resp, err := w.src.get(ctx, hedge.Plan{}, w.src.prefixOf(w.service), clientv3.WithKeysOnly())
 	switch {
 	case err != nil:
 		return errSilent // the list that follows will say why
@@ -282,7 +283,7 @@ func (w *watching) lookInto(ctx context.Context) error {
 
 // antiEntropy lists the service beside the watch, from any member. It should find nothing new.
 func (w *watching) antiEntropy(ctx context.Context) error {
-	l, err := w.src.listService(ctx, w.service, clientv3.WithSerializable())
+	l, err := w.src.listService(ctx, hedge.Plan{}, w.service, clientv3.WithSerializable())
 	if err != nil {
 		return nil //nolint:nilerr // the watch itself will tell when etcd is away
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/hedge"
 )
 
 // verifyTimeout bounds one question whether a lease is alive.
@@ -153,7 +154,7 @@ func (h *hold) stillNoAck(ctx context.Context) bool {
 func (h *hold) verify(ctx context.Context, stuck bool) bool {
 	before := h.g.Status().State
 	for failures := 0; ctx.Err() == nil; failures++ {
-		resp, err := h.timeToLive(ctx, min(1+failures, hedge))
+		resp, err := h.timeToLive(ctx, min(1+failures, pair))
 		switch {
 		case err == nil && resp.TTL > 0:
 			left := time.Duration(resp.TTL) * time.Second
@@ -180,7 +181,7 @@ func (h *hold) verify(ctx context.Context, stuck bool) bool {
 func (h *hold) timeToLive(ctx context.Context, members int) (*clientv3.LeaseTimeToLiveResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, min(verifyTimeout, h.g.r.opt.CallTimeout))
 	defer cancel()
-	return firstOf(ctx, members, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
+	return hedge.First(ctx, hedge.Plan{Calls: members}, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
 		return h.g.r.cli.TimeToLive(ctx, h.lease)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/hedge"
 )
 
 // newLeaseID draws a lease's number. We choose it and not etcd, so that a grant whose answer got lost can be repeated
@@ -70,7 +71,7 @@ func outlive(ctx context.Context, timeout time.Duration) (context.Context, conte
 func (g *registration) renewNow(ctx context.Context, id clientv3.LeaseID) {
 	for range 2 {
 		call, cancel := context.WithTimeout(ctx, min(verifyTimeout/2, g.r.opt.CallTimeout))
-		resp, err := firstOf(call, hedge, func(ctx context.Context) (*etcdserverpb.LeaseKeepAliveResponse, error) {
+		resp, err := hedge.First(call, hedge.Plan{Calls: pair}, func(ctx context.Context) (*etcdserverpb.LeaseKeepAliveResponse, error) {
 			return g.renewOnce(ctx, id)
 		})
 		cancel()

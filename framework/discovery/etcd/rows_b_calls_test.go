@@ -11,11 +11,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -30,17 +33,18 @@ import (
 	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
 	"github.com/newsvc/newsvc/framework/etcdclient"
 	"github.com/newsvc/newsvc/framework/grpcresolver"
+	"github.com/newsvc/newsvc/framework/internal/fakeetcd"
+	"github.com/newsvc/newsvc/framework/internal/freeport"
 )
 
 // unused returns an address that nothing listens on.
 func unused(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Choose(t.Context(), "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // Of three times that are measured the median counts. On a quiet machine calls take 300 to 302 ms, and the first one
@@ -210,6 +214,36 @@ func TestB11CallsGoOnAndAllComeBackWhenEtcdIsWiped(t *testing.T) {
 	})
 	f.eventually("all to be in use", func() bool { u, _ := c.Snapshot("user"); return len(u.Instances) == 20 })
 	l.noneFailed()
+}
+
+// A member that is cut off from the others takes calls and answers none. An old set, which a single member gives, is for when
+// nobody knows a current one.
+func TestB30TheFirstListDoesNotMeetTheSilentMemberAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.put(discoverytest.Instance("user", "10.0.0.1:9000"))
+	var alone atomic.Int32
+	cli, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{f.server.Addr()}, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithNoProxy(), fakeetcd.LoneReadsMeetASilentMember(func(r *pb.RangeRequest) {
+			if r.GetSerializable() {
+				alone.Add(1)
+			}
+		})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cli.Close() })
+	f.cli = cli
+	w := discoverytest.NewWatcher(t, f.source(), "user", nil)
+	f.soon(time.Second, "the first set", func(context.Context) error {
+		w.WaitAddrs("10.0.0.1:9000")
+		return nil
+	})
+	if n := alone.Load(); n > 0 {
+		t.Errorf("a single member was asked for what it knows %d times", n)
+	}
 }
 
 func TestB12CallsGoOnWhenAllVanishAtOnceAndEndWhenAllAreDead(t *testing.T) {

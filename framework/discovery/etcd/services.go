@@ -22,7 +22,7 @@ type ServiceCount struct {
 // as ctx allows but no longer than some seconds for a page, and does not retry.
 func (s *Source) Services(ctx context.Context) ([]ServiceCount, error) {
 	counts := make(map[string]int)
-	err := s.listPages(ctx, s.opt.Prefix+"/", func(resp *clientv3.GetResponse) {
+	err := s.listPages(ctx, s.pairOf(), s.opt.Prefix+"/", func(resp *clientv3.GetResponse) {
 		for _, kv := range resp.Kvs {
 			if service, _, ok := discovery.ParseKey(s.opt.Prefix, string(kv.Key)); ok {
 				counts[service]++

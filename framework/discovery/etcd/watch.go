@@ -14,6 +14,7 @@ import (
 
 	"github.com/newsvc/newsvc/framework/discovery"
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/hedge"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
@@ -128,9 +129,7 @@ func (f *follower) kicked() bool {
 	}
 }
 
-func (f *follower) connected() bool {
-	return f.src.cli.ActiveConnection().GetState() == connectivity.Ready
-}
+func (f *follower) connected() bool { return f.src.connected() }
 
 // pause waits before the next attempt. A connection that came back while the last one was failing is as good as one that comes
 // back now.
@@ -167,7 +166,7 @@ func (f *follower) after(ctx context.Context, err error) {
 // list reads the whole service and takes it in. Before the first answer, a list from any single member is taken when
 // there is no leader to be had; the watch begins only after one that a leader stands for.
 func (f *follower) list(ctx context.Context) error {
-	l, err := f.src.listService(ctx, f.service)
+	l, err := f.src.listService(ctx, f.asking(), f.service)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -181,13 +180,22 @@ func (f *follower) list(ctx context.Context) error {
 	f.fails++
 	f.listErr = explain(f.src.cli, fmt.Sprintf("listing %q", f.service), err)
 	if !f.published.Known() && f.fails >= brokenLimit && !isPatient(err) {
-		if l, serr := f.src.listService(ctx, f.service, clientv3.WithSerializable()); serr == nil {
+		if l, serr := f.src.listService(ctx, hedge.Plan{}, f.service, clientv3.WithSerializable()); serr == nil {
 			f.takeList(l, f.why)
 			return err
 		}
 	}
 	f.publish(false)
 	return err
+}
+
+// asking is how the next list is made. Who knows something, and may just have met a slow etcd, asks once: else all would ask a
+// slow etcd twice.
+func (f *follower) asking() hedge.Plan {
+	if f.fails == 0 && f.published.Known() {
+		return hedge.Plan{}
+	}
+	return f.src.pairOf()
 }
 
 // takeList makes l what is known.
