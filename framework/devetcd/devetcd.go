@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/newsvc/newsvc/framework/internal/backoff"
+	"github.com/newsvc/newsvc/framework/internal/freeport"
 	"github.com/newsvc/newsvc/framework/internal/loop"
 )
 
@@ -173,9 +174,12 @@ func (s *Server) bindAndStart(ctx context.Context, cfg Config) error {
 	}
 }
 
-// probe resolves port 0 to a free port and sees whether the address can be had. etcd opens its own listener, and it
-// must know its port before, since it tells clients.
+// probe resolves port 0 to a free port, one that nobody is given while a server restarts, and sees whether the address can be
+// had. etcd opens its own listener, and it must know its port before, since it tells clients.
 func probe(ctx context.Context, addr string) (string, error) {
+	if host, port, err := net.SplitHostPort(addr); err == nil && port == "0" {
+		return freeport.Choose(ctx, host)
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {

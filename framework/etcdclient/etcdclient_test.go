@@ -2,7 +2,6 @@ package etcdclient_test
 
 import (
 	"context"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/newsvc/newsvc/framework/certs"
 	"github.com/newsvc/newsvc/framework/devetcd"
 	"github.com/newsvc/newsvc/framework/etcdclient"
+	"github.com/newsvc/newsvc/framework/internal/freeport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -50,12 +50,11 @@ func startEtcd(t *testing.T, cfg devetcd.Config) *devetcd.Server {
 // freeAddr returns an address that nothing listens on.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Choose(t.Context(), "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 func TestConnectsWhenEtcdComesLater(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/newsvc/newsvc/framework/discovery/discoverytest"
+	"github.com/newsvc/newsvc/framework/internal/freeport"
 	"github.com/newsvc/newsvc/framework/stack"
 )
 
@@ -114,10 +115,9 @@ func free(t *testing.T, addr string) {
 // reserved is an address with a port that was free a moment ago.
 func reserved(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	addr, err := freeport.Choose(t.Context(), "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }

@@ -1,7 +1,6 @@
 package etcd_test
 
 import (
-	"net"
 	"testing"
 	"time"
 
@@ -13,14 +12,7 @@ import (
 func TestARegistrationThatNeverReachedEtcdLeavesNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	nobody := unused(t)
 	f.cli = dial(t, nobody)
 	r := f.registrar(withTTL(time.Minute))
 	reg, err := r.Register(f.ctx(), *discoverytest.Instance("user", addr1))

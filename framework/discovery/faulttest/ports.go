@@ -9,10 +9,11 @@ import (
 	"strconv"
 )
 
-// Ports that are kept while nobody listens on them lie below those that systems give away by themselves.
+// Ports that are kept while nobody listens on them lie below those that systems give away by themselves, and below those of
+// freeport, which does not look at signs.
 const (
 	lowestPort  = 12000
-	highestPort = 32000
+	highestPort = 24000
 )
 
 // freePort chooses a host:port on which nobody listens, and which no lab on this machine chooses while this one is open.
