@@ -13,8 +13,9 @@ import (
 const registeredCheck = "registered"
 
 // serveReadyz answers with the gate's report, and with whether this instance was ever announced; gRPC's health of
-// server.Readiness says the same without the reasons. That is no part of the gate: the instance registers when the gate is ready, and calls are answered all the while. It is for whoever replaces
-// instances as their successors turn ready, and would leave callers with nobody while etcd is away.
+// server.Readiness says the same without the reasons. That is no part of the gate: the instance registers when the gate is
+// ready, and calls are answered all the while. It is for whoever replaces instances as their successors turn ready, and would
+// leave callers with nobody while etcd is away.
 func (s *Stack) serveReadyz(w http.ResponseWriter, _ *http.Request) {
 	r := s.readiness.Report()
 	if s.gatesReadiness() {
