@@ -4,6 +4,7 @@ package devtest_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,6 +72,40 @@ func TestThoseThatAreCalledServeBeforeTheirCallersStart(t *testing.T) {
 	r.signal(syscall.SIGINT)
 	if status := r.wait(ctx); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
+	}
+}
+
+// A save, even one from before the start that was noticed after it, is no reason to start before those that are called.
+func TestASaveWhileItWaitsDoesNotStartACaller(t *testing.T) {
+	t.Parallel()
+	ctx := within(t, 60*time.Second)
+	p := newUser(t).place()
+	p.calling("edge", true, "users")
+	p.calling("users", false)
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(p.path("fake/framework/stack/stack.go"), later, later); err != nil {
+		t.Fatal(err)
+	}
+	r := p.dev(nil, "--etcd", "127.0.0.1:1")
+	r.says(ctx, "edge    > reload: fake/framework/stack/stack.go: built in ")
+	r.says(ctx, "users   > reload: fake/framework/stack/stack.go: built in ")
+	r.says(ctx, "edge    > waiting for users to serve")
+	p.change("edge/main.go", `"one"`, `"two"`)
+	r.says(ctx, "started as soon as those that it calls serve")
+	p.write("users/go", "")
+	r.says(ctx, "edge    | version two")
+	r.complete(ctx)
+	out := r.out.String()
+	if n := strings.Count(out, "the program is the same as before"); n != 2 {
+		t.Errorf("%d programs were found to be the same, want 2", n)
+	}
+	for text, want := range map[string]int{"edge    | begins": 1, "users   | begins": 1, "edge    | version one": 0} {
+		if n := strings.Count(out, text); n != want {
+			t.Errorf("%q %d times, want %d", text, n, want)
+		}
+	}
+	if strings.Index(out, "edge    | begins") < strings.Index(out, "users   | version one") {
+		t.Error("the caller began before the callee served")
 	}
 }
 

@@ -73,9 +73,9 @@ func (u *unit) reload(ctx context.Context) {
 	done := fmt.Sprintf("reload: %v: ", why)
 	if binary != u.current {
 		done += "built in " + short(time.Since(began)) + ", "
-		if now, err := sum(binary); err == nil && now == u.currentSum && !why.restart && u.serves() {
+		if now, err := sum(binary); err == nil && now == u.currentSum && !why.restart && u.well() {
 			_ = os.Remove(binary)
-			u.out.say(u.name, done+"the program is the same as the one that serves")
+			u.out.say(u.name, done+"the program is the same as before")
 			return
 		}
 	}
@@ -84,6 +84,8 @@ func (u *unit) reload(ctx context.Context) {
 	}
 	err = u.roll(ctx, binary, func() { u.reloaded(done, began) })
 	switch {
+	case errors.Is(err, errWaits):
+		u.out.say(u.name, done+"started as soon as those that it calls serve")
 	case errors.Is(err, errGivenUp):
 		u.giveBack(why)
 	case err != nil:
@@ -124,10 +126,13 @@ func (u *unit) roll(ctx context.Context, binary string, reloaded func()) error {
 	u.adopt(ctx, binary)
 	t := newTally(ctx, u)
 	defer t.finish()
-	var failure error
+	var failure, waits error
 	for i, s := range u.slots {
 		socket := u.sockets[i]
 		err := u.replace(ctx, s, replacement{ctx: ctx, program: u.program(ctx, i, binary), retire: t.retire, result: make(chan error, 1)})
+		if errors.Is(err, errWaits) {
+			waits, err = err, nil
+		}
 		if err != nil && (errors.Is(err, errGivenUp) || u.serves()) {
 			u.keepSocket(i, socket)
 			u.current, u.currentSum = previous, previousSum
@@ -147,9 +152,11 @@ func (u *unit) roll(ctx context.Context, binary string, reloaded func()) error {
 	if failure != nil {
 		return failure
 	}
-	reloaded()
+	if waits == nil {
+		reloaded()
+	}
 	u.clean()
-	return nil
+	return waits
 }
 
 // replace has a slot carry out a replacement.

@@ -186,6 +186,11 @@ func (u *unit) serves() bool {
 	return slices.ContainsFunc(u.slots, func(s *slot) bool { _, ok := s.instance(); return ok })
 }
 
+// well reports whether each instance serves, or is on its way to.
+func (u *unit) well() bool {
+	return !slices.ContainsFunc(u.slots, func(s *slot) bool { _, serves := s.instance(); return !serves && !s.starts() })
+}
+
 // meanwhile says what becomes of the service when something new is not to be.
 func (u *unit) meanwhile() string {
 	switch {
