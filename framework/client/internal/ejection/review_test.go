@@ -1,6 +1,7 @@
 package ejection_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 func TestTheLastOneIsNotLeftEjectedThoughItIsNotConnected(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	m := ejection.New(ejection.Config{Consecutive: 3, BaseTime: time.Second, MaxTime: time.Second, MaxShare: 0.5}, now)
+	m := ejection.New(ejection.Config{Consecutive: 3, SlowAfter: time.Second, BaseTime: time.Second, MaxTime: time.Second, MaxShare: 0.5}, now)
 	sick, other := m.Add("sick"), m.Add("other")
 	m.Connected([]*ejection.Instance{sick, other}, now)
 	for range 3 {
@@ -35,8 +36,22 @@ func TestTheLastOneIsNotLeftEjectedThoughItIsNotConnected(t *testing.T) {
 
 // SIGSTOP of the caller: calls in flight on one instance, a pause, a tick, before answers are read.
 func TestAPauseOfTheCallerEjectsNobody(t *testing.T) {
+	t.Parallel()
+	for after, pause := range map[time.Duration]time.Duration{
+		500 * time.Millisecond: 5 * time.Second, 2 * time.Second: 5 * time.Second,
+		200 * time.Millisecond: 300 * time.Millisecond, 50 * time.Millisecond: 60 * time.Millisecond,
+	} {
+		t.Run(fmt.Sprintf("%v of %v", pause, after), func(t *testing.T) {
+			t.Parallel()
+			pauseOfTheCaller(t, after, pause)
+		})
+	}
+}
+
+func pauseOfTheCaller(t *testing.T, after, pause time.Duration) {
+	t.Helper()
 	now := time.Now()
-	m := ejection.New(ejection.Config{Consecutive: 3, SlowFactor: 5, SlowMargin: 5 * time.Millisecond, SlowAfter: 500 * time.Millisecond, BaseTime: time.Second, MaxTime: time.Second, MaxShare: 0.5}, now)
+	m := ejection.New(ejection.Config{Consecutive: 3, SlowFactor: 5, SlowMargin: 5 * time.Millisecond, SlowAfter: after, BaseTime: time.Second, MaxTime: time.Second, MaxShare: 0.5}, now)
 	a, b, x := m.Add("a"), m.Add("b"), m.Add("x")
 	all := []*ejection.Instance{a, b, x}
 	m.Connected(all, now)
@@ -53,11 +68,11 @@ func TestAPauseOfTheCallerEjectsNobody(t *testing.T) {
 	for n := range cs { // the three that run at the moment of the pause happen to be on one
 		a.Begin(&cs[n], "/s/M", true, false, now)
 	}
-	now = now.Add(5 * time.Second)
+	now = now.Add(pause)
 	for _, c := range m.Tick(now) {
 		t.Errorf("ejected by the caller's own pause: %v", c.Reason)
 	}
-	for range 10 { // they have no answer after it either
+	for range 30 { // they have no answer after it either
 		now = now.Add(100 * time.Millisecond)
 		for _, c := range m.Tick(now) {
 			if c.Instance == a {

@@ -11,7 +11,8 @@ import (
 // learnEvery is how often the usual times are computed anew.
 const learnEvery = 250 * time.Millisecond
 
-// standstill is how long nothing ticked although it should have, when this process stood still or had no processor.
+// standstill is how long nothing ticked although it should have, when this process stood still or had no processor; where
+// instances have less time than that to answer, it is that time.
 const standstill = 500 * time.Millisecond
 
 // leastCalls is how many calls of a method an instance must have had to be compared.
@@ -44,14 +45,14 @@ func (m *Machine) method(name string) *method {
 }
 
 // Tick does what time brings: calls become slow, limits are learned, instances are judged. It is to be called about ten
-// times a second while [Machine.Active].
+// times a second while [Machine.Active], and at least four times in Config.SlowAfter.
 func (m *Machine) Tick(now time.Time) []Change {
 	m.active.Store(false)
 	at := m.at(now)
 	cfg := m.cfg.Load()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.stoodLocked(at) {
+	if m.stoodLocked(cfg, at) {
 		m.active.Store(true) // another tick is wanted
 		return m.takeLocked()
 	}
@@ -73,8 +74,8 @@ func (m *Machine) Tick(now time.Time) []Change {
 
 // stoodLocked reports whether this process stood still until now. Then answers that came meanwhile were not read yet, and
 // calls are not late but unheard: nobody is judged before the next tick.
-func (m *Machine) stoodLocked(now time.Duration) bool {
-	m.stood = !m.stood && now-max(m.ticked, time.Duration(m.woken.Load())) > standstill
+func (m *Machine) stoodLocked(cfg *Config, now time.Duration) bool {
+	m.stood = !m.stood && now-max(m.ticked, time.Duration(m.woken.Load())) > min(standstill, cfg.SlowAfter)
 	m.ticked = now
 	return m.stood
 }
